@@ -1,0 +1,81 @@
+# One place for the commands that people and the gate (.ci/run) use. Needs make and Python >= 3.11;
+# everything else is installed into $(VENV), once per change of pyproject.toml.
+#   make test PYTHON=python3.12 VENV=/tmp/venv ARGS='-k nusa'
+
+VENV ?= .venv
+# The first Python on the path that is new enough; PYTHON=… overrides it.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; \
+	done)
+# Further arguments of the command that a target runs.
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo compare report test lint types format clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
+	while IFS='|' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
+
+demo: $(VENV)/.stamp-run  ## train one method on the embedded benchmark (CPU, minutes)
+	$(BIN)/clbench run --method nusa --benchmark mini $(ARGS)
+
+compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare them
+	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 $(ARGS)
+
+report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
+	$(BIN)/clbench report reports/mini/results --out reports/mini $(ARGS)
+
+test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.stamp-dev  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.stamp-dev  ## mend style and formatting where ruff can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+# mypy does not follow the import hook of an editable install, so it is given an installed copy.
+types: $(VENV)/.stamp-dev  ## check types
+	@rm -rf build
+	@$(PIP) install --quiet --no-deps --target build/typecheck .
+	cd build/typecheck && "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml \
+		--cache-dir ../../.mypy_cache -p clbench
+
+clean:  ## remove the environment, builds and caches; runs/ and reports/ stay
+	@if [ -e $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp is written after the installation has succeeded, so an interrupted one is taken up
+# again, and a finished one costs nothing.
+$(VENV)/.stamp-run: pyproject.toml
+	$(make-venv)
+	@echo "Installing clbench into $(VENV) (PyTorch is large: the first time takes minutes) ..."
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml
+	$(make-venv)
+	@echo "Installing clbench with its developer tools into $(VENV)" \
+		"(PyTorch is large: the first time takes minutes) ..."
+	@$(PIP) install --quiet --editable '.[dev]'
+	@touch $(VENV)/.stamp-run $@
+
+define make-venv
+@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	python="$(PYTHON)"; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "clbench needs Python 3.11 or newer, which '$${python:-python3}' is not:" \
+			"install it, or name one with make PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	"$$python" -m venv "$(VENV)" || { \
+		echo "'$$python -m venv' failed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 1; }; \
+	}
+endef

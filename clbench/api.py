@@ -1,0 +1,210 @@
+"""Runs and comparisons from Python; the command line is a thin layer over this."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clbench import config, registry
+from clbench.clip.loading import load_clip
+from clbench.core.data import SequenceData
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method
+from clbench.core.result import RunResult
+from clbench.core.settings import RunSettings
+from clbench.engine.progress import Reporter, make_reporter
+from clbench.engine.rundir import RunDirectory, run_path
+from clbench.engine.runner import SequenceRunner
+from clbench.engine.zeroshot import ZeroShotCache
+from clbench.report.rundir import publish
+
+Overrides = Mapping[str, Any]
+
+
+def run(
+    method: str | type[Method] | None = None,
+    benchmark: str | None = None,
+    *,
+    seed: int | None = None,
+    runs_dir: Path | str = "runs",
+    settings: Overrides | None = None,
+    config_file: Path | None = None,
+    quick: bool = False,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> RunResult:
+    """Train and test one method on one benchmark, or go on with an interrupted run.
+
+    Args:
+        method: name, ``package.module:Class`` or a `Method` class; ``nusa`` by default.
+        benchmark: name; ``mini`` by default.
+        seed: training seed; 0 by default.
+        runs_dir: where run directories are made.
+        settings: dotted keys to values, e.g. ``{"method.rank": 16, "train.steps": 50}``.
+        config_file: YAML file with a configuration tree.
+        quick: a smoke run whose numbers mean nothing.
+        quiet: show no progress.
+        console: where progress is shown; standard error by default.
+
+    Returns:
+        The result; that of the existing directory if the run is complete.
+
+    Raises:
+        ClbenchError: a mistake the user can mend.
+    """
+    overrides = dict(settings or {})
+    if seed is not None:
+        overrides["seed"] = seed
+    resolved, cls = config.resolve(
+        method, benchmark, config=config_file, overrides=overrides, quick=quick
+    )
+    return run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet))
+
+
+def run_resolved(
+    settings: RunSettings, cls: type[Method], runs_dir: Path, reporter: Reporter
+) -> RunResult:
+    """Run resolved settings; see `run`."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    with RunDirectory(run_path(runs_dir, settings)) as directory:
+        result = directory.result()
+        if result is not None and result.status != "partial":
+            reporter.note(f"already complete: {directory.path}")
+            return result
+        model = load_clip(settings.backbone)
+        sequence = build_sequence(settings, model.image_size)
+        runner = SequenceRunner(
+            settings,
+            sequence,
+            model,
+            cls(**settings.method.params),
+            directory,
+            reporter=reporter,
+            zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
+            publish=publish,
+        )
+        return runner.run()
+
+
+def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
+    """Build the task sequence of a benchmark.
+
+    Raises:
+        ClbenchError: its data are missing or damaged.
+    """
+    recipe = registry.benchmark(settings.benchmark.name)
+    return recipe.load_builder()(
+        name=recipe.name,
+        image_size=image_size,
+        data_root=settings.data_root,
+        workers=settings.workers,
+        quick=settings.quick,
+        **settings.benchmark.options,
+    )
+
+
+def compare(
+    benchmark: str = "mini",
+    methods: Sequence[str] | str = "all",
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    runs_dir: Path | str = "runs",
+    settings: Overrides | None = None,
+    quick: bool = False,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> list[RunResult]:
+    """Run every method with every seed, reusing what is complete.
+
+    All configurations are validated before the first run starts. A run that fails does not
+    keep the others from running.
+
+    Args:
+        benchmark: name of the benchmark.
+        methods: names, or ``all``.
+        seeds: training seeds.
+        runs_dir: where run directories are made.
+        settings: dotted keys to values, for every run.
+        quick: smoke runs whose numbers mean nothing.
+        quiet: show no progress.
+        console: where progress is shown; standard error by default.
+
+    Raises:
+        ClbenchError: an invalid configuration; or, after all other runs, those that failed.
+    """
+    names = registry.method_names() if methods == "all" else list(methods)
+    planned = [
+        config.resolve(name, benchmark, overrides={**(settings or {}), "seed": seed}, quick=quick)
+        for seed in seeds
+        for name in names
+    ]
+    results: list[RunResult] = []
+    failures: list[str] = []
+    for resolved, cls in planned:
+        try:
+            reporter = _reporter(console, quiet)
+            results.append(run_resolved(resolved, cls, Path(runs_dir), reporter))
+        except ClbenchError as error:
+            failures.append(f"{resolved.method.name}, seed {resolved.seed}: {error}")
+    if failures:
+        raise ClbenchError("\n".join(failures))
+    return results
+
+
+def load_result(path: Path | str) -> RunResult:
+    """Load the result of a run directory or a result file.
+
+    Raises:
+        ClbenchError: it is missing, damaged or inconsistent.
+    """
+    return RunResult.load(path)
+
+
+def find_results(paths: Sequence[Path]) -> list[RunResult]:
+    """Load every result under the paths: run directories, result files or folders of either.
+
+    Raises:
+        ClbenchError: a path does not exist or holds no result.
+    """
+    found: dict[Path, RunResult] = {}
+    for path in paths:
+        files = _result_files(path)
+        if not files:
+            raise ClbenchError(f"no results in {path}: expected result.json files below it")
+        found.update({file.resolve(): RunResult.load(file) for file in files})
+    return list(found.values())
+
+
+def _result_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ClbenchError(f"{path} does not exist")
+    if path.is_file():
+        return [path]
+    inside = sorted(path.rglob("result.json"))
+    return inside or sorted(path.glob("*.json"))
+
+
+def _reporter(console: Console | None, quiet: bool) -> Reporter:
+    return make_reporter(console or Console(stderr=True), quiet=quiet)
+
+
+def _zero_shot_cache(
+    settings: RunSettings, fingerprint: str, sequence: SequenceData, runs_dir: Path
+) -> ZeroShotCache:
+    benchmark = sequence.benchmark
+    tests = [sequence.test_set(t).digest() for t in range(len(benchmark))]
+    prompts = [[task.name, task.classes.prompts] for task in benchmark.tasks]
+    identity = {
+        "backbone": fingerprint,
+        "benchmark": [benchmark.name, benchmark.version, benchmark.setting],
+        "tests": tests,
+        "prompts": prompts,
+        "precision": settings.precision,
+    }
+    return ZeroShotCache(runs_dir / benchmark.name, identity)

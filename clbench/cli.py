@@ -1,0 +1,228 @@
+"""The command line: `clbench run`, `compare`, `report`, `metrics`, `list`, `show`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+from rich.console import Console
+
+from clbench.core.errors import ClbenchError
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    name="clbench",
+    help="Compare continual-learning methods on CLIP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try: clbench run --quick | clbench list | clbench show nusa",
+)
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value, e.g. method.rank=16 or train.lr=1e-3. Repeatable."),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Turn a user's mistake into one line and exit code 2, Ctrl-C into a hint and 130."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except ClbenchError as error:
+            for line in str(error).splitlines():
+                sys.stderr.write(f"clbench: {line}\n")
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            sys.stderr.write("clbench: interrupted; the same command goes on where it stopped\n")
+            raise typer.Exit(130) from None
+
+    return wrapped
+
+
+@app.command(epilog="Example: clbench run --method nusa --benchmark mini --set method.rank=32")
+@command
+def run(
+    method: Annotated[
+        str | None,
+        typer.Option(help="Name, or package.module:Class.", show_default="nusa"),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed.", show_default="0")] = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train and test one method on one benchmark. The same command resumes."""
+    from clbench import api
+    from clbench.config import parse_assignments
+    from clbench.engine.rundir import run_path
+    from clbench.core.settings import RunSettings
+
+    result = api.run(
+        method,
+        benchmark,
+        seed=seed,
+        runs_dir=runs_dir,
+        settings=parse_assignments(settings or ()),
+        config_file=config,
+        quick=quick,
+        quiet=quiet,
+    )
+    _show_results([result], matrix=True)
+    path = run_path(runs_dir, RunSettings.model_validate(result.config))
+    _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Example: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1")
+@command
+def compare(
+    benchmark: Annotated[str, typer.Option(help="Name.")] = "mini",
+    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    seeds: Annotated[str, typer.Option(help="Training seeds with commas between.")] = "0,1,2",
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write tables and the result files there.")
+    ] = None,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run every method with every seed, reuse what is complete, and print the table."""
+    from clbench import api
+    from clbench.config import parse_assignments
+    from clbench.report.rundir import collect
+    from clbench.report.tables import write_report
+
+    results = api.compare(
+        benchmark,
+        "all" if methods == "all" else [name.strip() for name in methods.split(",")],
+        _seeds(seeds),
+        runs_dir=runs_dir,
+        settings=parse_assignments(settings or ()),
+        quick=quick,
+        quiet=quiet,
+    )
+    _show_results(results)
+    if out is not None:
+        collect(results, out / "results")
+        write_report(results, out)
+        _console().print(f"tables: {out}", soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Example: clbench report runs/mini --out tables")
+@command
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
+) -> None:
+    """Make Markdown, CSV and LaTeX tables from finished runs."""
+    from clbench import api
+    from clbench.report.tables import write_report
+
+    results = api.find_results(runs)
+    _show_results(results)
+    if out is not None:
+        for path in write_report(results, out):
+            _console().print(str(path), soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Example: clbench metrics matrix.csv --json")
+@command
+def metrics(
+    matrix: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV: first column the task just learned, one column per task, percent or "
+            "fractions, optionally a row 'zero-shot'."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute Transfer, Avg, Last, Forgetting, BWT and more from an accuracy matrix."""
+    from clbench.report.matrix_csv import read_matrix
+
+    summary = read_matrix(matrix).summary()
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for key, value in summary.items():
+        typer.echo(f"{key:<18} {'-' if value is None else f'{100 * value:.2f} %'}")
+
+
+@app.command("list", epilog="Example: clbench list methods")
+@command
+def list_names(
+    kind: Annotated[str, typer.Argument(help="methods, benchmarks, recipes or all.")] = "all",
+) -> None:
+    """List methods, benchmarks and recipes."""
+    from clbench.describe import listing
+
+    _console().print(listing(kind))
+
+
+@app.command(epilog="Examples: clbench show nusa | clbench show mini --images sheet.png")
+@command
+def show(
+    name: Annotated[str, typer.Argument(help="A method, benchmark or recipe.")],
+    images: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet of a benchmark's test images.")
+    ] = None,
+) -> None:
+    """Say what a method or benchmark is: paper, hyper-parameters, needs, tasks."""
+    from clbench import describe
+
+    if images is not None:
+        describe.write_contact_sheet(name, images)
+        _console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
+        return
+    _console().print(describe.description(name))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ClbenchError(f"--seeds {text!r}: expected whole numbers, e.g. 0,1,2") from None
+
+
+def _show_results(results: list[Any], *, matrix: bool = False) -> None:
+    from clbench.report.tables import matrix_console, render_console
+
+    console = _console()
+    if matrix:
+        console.print(matrix_console(results[0].matrix))
+    for table in render_console(results):
+        console.print(table)
+
+
+def _console() -> Console:
+    """Standard output; wide enough for tables where it is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def main() -> None:
+    """Entry point of the `clbench` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The model that methods receive: CLIP loaded with open_clip, its layers within reach."""
+
+from clbench.clip.model import CLIP
+
+__all__ = ["CLIP"]

@@ -1,0 +1,29 @@
+"""Random draws that survive a checkpoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Draws(nn.Module):
+    """A random generator on the CPU whose position is part of the state dict.
+
+    It starts from the seed of PyTorch's global generator but moves independently of it, so a
+    method draws the same numbers whatever else draws, on every device, and after a resume.
+
+    Attributes:
+        generator: pass it to any function that draws.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+
+    def get_extra_state(self) -> Tensor:
+        """Where the generator stands."""
+        return self.generator.get_state()
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Put the generator where it stood."""
+        self.generator.set_state(state.cpu())

@@ -1,0 +1,153 @@
+"""Linear layers with a low-rank update beside a frozen weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+if TYPE_CHECKING:
+    from clbench.clip.model import CLIP
+
+
+class LowRankLinear(nn.Module):
+    """A frozen linear layer plus a low-rank update: ``y = W x + b + c B M A dropout(x)``.
+
+    The update is applied factor by factor and never built as an ``out x in`` matrix in the
+    forward pass. Without a core, ``M`` is left out and the layer is LoRA's. The factors keep
+    their shapes from task to task, so the state dict of any moment fits any other.
+
+    Attributes:
+        base: the wrapped layer; its weight changes only by `merge` and `subtract`.
+        down: A, ``(rank, in)``.
+        core: M, ``(rank, rank)``, or None.
+        up: B, ``(out, rank)``.
+        scale: c.
+        active: False while the update is known to be zero, which lets the forward pass skip it.
+    """
+
+    def __init__(
+        self,
+        base: nn.Linear,
+        rank: int,
+        scale: float,
+        *,
+        dropout: float = 0.0,
+        core: bool = False,
+        trained: Collection[str] = ("down", "up"),
+    ) -> None:
+        """Wrap a layer with an update that is zero.
+
+        Args:
+            base: the layer to wrap; it is frozen.
+            rank: columns of B and rows of A.
+            scale: the factor c.
+            dropout: applied to the input of the update, not to that of the base layer.
+            core: whether there is an M between A and B.
+            trained: which of ``down``, ``core`` and ``up`` require grad.
+        """
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.scale = scale
+        self.dropout = nn.Dropout(dropout)
+        weight = base.weight
+        self.down = nn.Parameter(weight.new_zeros(rank, base.in_features), "down" in trained)
+        self.up = nn.Parameter(weight.new_zeros(base.out_features, rank), "up" in trained)
+        self.core: nn.Parameter | None = (
+            nn.Parameter(weight.new_zeros(rank, rank), "core" in trained) if core else None
+        )
+        self.active = False
+        self.register_load_state_dict_post_hook(_activate)  # type: ignore[no-untyped-call]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``(..., in)``."""
+        y: Tensor = self.base(x)
+        if not self.active:
+            return y
+        z = F.linear(self.dropout(x), self.down)
+        if self.core is not None:
+            z = F.linear(z, self.core)
+        return y + self.scale * F.linear(z, self.up)
+
+    @torch.no_grad()
+    def set_factors(self, *, down: Tensor, up: Tensor, core: Tensor | None = None) -> None:
+        """Start a task with the given A and B; M starts at `core`, or at zero."""
+        self.down.copy_(down)
+        self.up.copy_(up)
+        if self.core is not None:
+            self.core.zero_() if core is None else self.core.copy_(core)
+        self.active = True
+
+    @torch.no_grad()
+    def delta(self) -> Tensor:
+        """The update ``c B M A``, ``(out, in)`` in float64."""
+        down = self.down.double()
+        if self.core is not None:
+            down = self.core.double() @ down
+        return self.scale * (self.up.double() @ down)
+
+    @torch.no_grad()
+    def subtract(self) -> None:
+        """Take the update out of the base weight, so that the sum of both is what it was."""
+        self.base.weight.copy_(self.base.weight.double() - self.delta())
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Move the update into the base weight; outputs stay as they are."""
+        self.base.weight.copy_(self.base.weight.double() + self.delta())
+        (self.up if self.core is None else self.core).zero_()
+        self.active = False
+
+    def extra_repr(self) -> str:
+        """Rank and scale, for the printed module."""
+        return f"rank={len(self.down)}, scale={self.scale:.4g}"
+
+
+def low_rank_scale(alpha: float, rank: int) -> float:
+    """Scale of a low-rank update, ``alpha / sqrt(rank)``, with the configured rank.
+
+    >>> round(low_rank_scale(2, 128), 4)
+    0.1768
+    """
+    return alpha / math.sqrt(rank)
+
+
+def attach(
+    model: CLIP, layers: Iterable[tuple[str, nn.Linear]], rank: int, scale: float, **options: Any
+) -> dict[str, LowRankLinear]:
+    """Wrap layers of a model, named as `CLIP.attention_linears` names them.
+
+    Args:
+        model: the model that holds the layers.
+        layers: dotted names and layers.
+        rank: see `LowRankLinear`.
+        scale: see `LowRankLinear`.
+        **options: keyword arguments of `LowRankLinear`.
+
+    Returns:
+        The wrapped layers by name, in the order given.
+    """
+    adapters = {}
+    for name, layer in layers:
+        adapters[name] = LowRankLinear(layer, rank, scale, **options)
+        model.replace(name, adapters[name])
+    return adapters
+
+
+def detach(model: nn.Module) -> None:
+    """Merge every low-rank update of a model and put the plain layers back."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LowRankLinear):
+                child.merge()
+                setattr(parent, name, child.base)
+
+
+def _activate(module: nn.Module, _: object) -> None:
+    """After loading, the update may be anything."""
+    if isinstance(module, LowRankLinear):
+        module.active = True

@@ -1,0 +1,160 @@
+"""Subspaces of weights and features: principal ranks, null spaces, projections.
+
+All decompositions run in float64. Directions of small singular values are only as orthogonal to
+the principal ones as the arithmetic allows, and that orthogonality is what the methods promise.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Space = Literal["tail", "top", "random"]
+
+
+class NullFactors(NamedTuple):
+    """Directions in which a weight may be changed.
+
+    Attributes:
+        u: ``(out, rank)`` output directions, orthonormal columns followed by zero columns.
+        v: ``(in, rank)`` input directions, likewise.
+        principal_rank: number of singular directions that hold the asked share of the energy.
+        used: number of columns that are not zero.
+    """
+
+    u: Tensor
+    v: Tensor
+    principal_rank: int
+    used: int
+
+
+class FeatureSplit(NamedTuple):
+    """An orthonormal basis of feature space, cut in two.
+
+    Attributes:
+        kept: ``(d, k)`` directions that carry the features.
+        null: ``(d, d - k)`` directions that carry next to nothing of them.
+    """
+
+    kept: Tensor
+    null: Tensor
+
+
+def principal_rank(singular_values: Tensor, rho: float) -> int:
+    """Smallest number of singular directions that hold a share of the energy.
+
+    ``k* = min{k : sum_{i<=k} s_i^2 / sum_i s_i^2 >= rho}``.
+
+    Args:
+        singular_values: in descending order.
+        rho: share of the energy, in (0, 1].
+
+    >>> principal_rank(torch.tensor([3.0, 1.0, 1.0]), 0.8)  # 9 / 11, then 10 / 11
+    1
+    >>> principal_rank(torch.tensor([3.0, 1.0, 1.0]), 0.9)
+    2
+    """
+    energy = singular_values.double().square().cumsum(0)
+    return int((energy < rho * energy[-1]).sum()) + 1
+
+
+def null_factors(
+    weight: Tensor,
+    rank: int,
+    rho: float,
+    space: Space = "tail",
+    generator: torch.Generator | None = None,
+) -> NullFactors:
+    """Singular directions of a weight outside its principal subspace.
+
+    With ``W = U S V^T`` of ``d = min(out, in)`` singular values and principal rank ``k*``, the
+    last ``min(rank, d - k*)`` columns of U and V: the *smallest* directions, not those just below
+    the cut. All three spaces use the same number of directions, so that they differ in place only.
+
+    Args:
+        weight: ``(out, in)``.
+        rank: number of columns of the factors; missing directions are zero columns.
+        rho: share of the energy that counts as principal.
+        space: ``tail`` takes the smallest singular directions, ``top`` the largest, ``random``
+            directions that have nothing to do with the weight.
+        generator: source of the random directions.
+    """
+    u, s, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    principal = principal_rank(s, rho)
+    used = min(rank, len(s) - principal)
+    if space == "random":
+        u = random_orthonormal(weight.shape[0], used, generator)
+        v = random_orthonormal(weight.shape[1], used, generator)
+    else:
+        chosen = slice(0, used) if space == "top" else slice(len(s) - used, len(s))
+        u, v = u[:, chosen], vh[chosen].T
+    return NullFactors(_padded(u, rank, weight), _padded(v, rank, weight), principal, used)
+
+
+def minor_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The smallest singular components of a weight as two balanced factors.
+
+    Returns:
+        ``U_r sqrt(S_r)``, ``(out, rank)``, and ``sqrt(S_r) V_r^T``, ``(rank, in)``; their product
+        is the part of the weight with the `rank` smallest singular values. A weight with fewer
+        singular values gives zero columns and rows.
+    """
+    u, s, vh = torch.linalg.svd(weight.detach().double(), full_matrices=False)
+    root = s[-rank:].sqrt()
+    up = _padded(u[:, -rank:] * root, rank, weight)
+    down = _padded(vh[-rank:].T * root, rank, weight).T
+    return up, down.contiguous()
+
+
+def random_orthonormal(dim: int, count: int, generator: torch.Generator | None = None) -> Tensor:
+    """Uniformly random orthonormal columns, ``(dim, count)``, in float64 on the CPU."""
+    gaussian = torch.randn(dim, count, generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(gaussian)
+    columns: Tensor = q * r.diagonal().sign()  # without the signs QR does not sample uniformly
+    return columns
+
+
+def gram_null_basis(gram: Tensor, rho: float) -> FeatureSplit:
+    """Split feature space at the point below which a share of the energy lies.
+
+    With the eigenvalues ``s`` of the Gram matrix in descending order, k is the smallest index
+    (from 0) with ``sum_{i>=k} s_i / sum_i s_i < rho``; the null space is spanned by the
+    eigenvectors from k on. The matrix is symmetric, so `eigh` gives what an SVD would, faster
+    and with exactly orthogonal vectors.
+
+    Args:
+        gram: ``(d, d)`` sum of ``X^T X`` over feature matrices X.
+        rho: share of the energy that may remain in the null space, in (0, 1].
+    """
+    values, vectors = torch.linalg.eigh(gram.double())
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    tail = values.flip(0).cumsum(0).flip(0)  # energy from each index on
+    # A memory without any energy protects nothing: everything is null space.
+    k = int((tail >= rho * tail[0]).sum()) if tail[0] > 0 else 0
+    vectors = vectors.to(gram.dtype)
+    return FeatureSplit(vectors[:, :k].contiguous(), vectors[:, k:].contiguous())
+
+
+def project(x: Tensor, split: FeatureSplit) -> Tensor:
+    """Project the rows of a matrix onto the null space: ``x V V^T``.
+
+    The thinner of the two bases is used, ``x N N^T`` or ``x - x K K^T``, and no ``d x d``
+    projector is ever built.
+
+    Args:
+        x: ``(n, d)``.
+        split: kept and null directions of the d-dimensional space.
+    """
+    kept, null = split
+    if kept.shape[1] <= null.shape[1]:
+        return x - (x @ kept) @ kept.T
+    return (x @ null) @ null.T
+
+
+def _padded(columns: Tensor, count: int, like: Tensor) -> Tensor:
+    """The columns followed by zero columns, in the dtype and on the device of another tensor."""
+    padded = like.new_zeros(columns.shape[0], count)
+    padded[:, : columns.shape[1]] = columns
+    return padded

@@ -1,0 +1,237 @@
+"""From recipes, a file and the command line to the validated settings of a run.
+
+One precedence: defaults < benchmark recipe < method recipe < configuration file < command line.
+A configuration is a tree with the keys ``benchmark``, ``method``, ``backbone``, ``train``,
+``evaluation`` (mappings) and ``seed``, ``precision``, ``device``, ``workers``, ``data_root``;
+``benchmark`` and ``method`` hold a ``name`` beside the options of that benchmark or method.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from clbench import registry
+from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.settings import RunSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from clbench.core.method import Method
+
+Tree = dict[str, Any]
+
+SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation")
+QUICK_STEPS = 4
+
+
+def resolve(
+    method: str | type[Method] | None = None,
+    benchmark: str | None = None,
+    *,
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    quick: bool = False,
+) -> tuple[RunSettings, type[Method]]:
+    """Resolve and validate everything a run depends on, before data or weights load.
+
+    Args:
+        method: name, ``package.module:Class`` or class; the file's or ``nusa`` if None.
+        benchmark: name; the file's or ``mini`` if None.
+        config: YAML file with a configuration tree.
+        overrides: dotted keys, e.g. ``{"method.rank": 16, "seed": 1}``.
+        quick: cut steps and test images for a smoke run.
+
+    Raises:
+        ClbenchError: all problems found, one line each.
+    """
+    tree = _merge(read_config(config) if config else {}, nest(overrides or {}))
+    tree = {key: _with_name(key, value) for key, value in tree.items()}
+    names = {key: tree.get(key, {}).pop("name", None) for key in ("method", "benchmark")}
+    chosen = method or names["method"] or "nusa"
+    cls = registry.method(chosen) if isinstance(chosen, str) else chosen
+    recipe = registry.benchmark(benchmark or names["benchmark"] or "mini")
+
+    layers = registry.method_recipe(cls.name).layers(recipe)
+    train = _merge(recipe.train, *(layer.get("train", {}) for layer in layers))
+    params = _merge(*(layer.get("params", {}) for layer in layers), tree.pop("method", {}))
+    options = _merge(recipe.options, tree.pop("benchmark", {}))
+    problems: list[str] = []
+    params = check_arguments("method", cls.schema(), params, problems)
+    options = check_arguments("benchmark", recipe.option_schema(), options, problems)
+    base: Tree = {"backbone": recipe.backbone, "train": train, "quick": quick}
+    merged = _merge(base, tree)
+    merged["method"] = {"name": _method_key(chosen, cls), "params": params}
+    merged["benchmark"] = {"name": recipe.name, "options": options}
+    settings = _validated(merged, problems)
+    if not problems:
+        _constructible(cls, params, problems)
+    if problems:
+        raise ClbenchError("\n".join(problems))
+    return cast(RunSettings, settings), cls
+
+
+def read_config(path: Path) -> Tree:
+    """Read a YAML configuration file.
+
+    Raises:
+        ClbenchError: missing, unreadable, not YAML or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClbenchError(f"cannot read --config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ClbenchError(f"--config {path} is not valid YAML: {reason}") from error
+    if not isinstance(content, dict):
+        raise ClbenchError(f"--config {path} must be a mapping, e.g. 'train: {{steps: 100}}'")
+    return {str(key): value for key, value in content.items()}
+
+
+def parse_assignments(assignments: Iterable[str]) -> Tree:
+    """Turn ``key=value`` texts into a mapping; values are read as YAML.
+
+    >>> parse_assignments(["method.rank=16", "train.lr=1e-3"])
+    {'method.rank': 16, 'train.lr': 0.001}
+
+    Raises:
+        ClbenchError: no equals sign, or a value that is not YAML.
+    """
+    parsed: Tree = {}
+    for text in assignments:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise ClbenchError(f"--set {text!r}: expected key=value, e.g. method.rank=16")
+        parsed[key.strip()] = _parse_value(text, value)
+    return parsed
+
+
+def nest(dotted: Mapping[str, Any]) -> Tree:
+    """Turn dotted keys into a tree.
+
+    >>> nest({"train.lr": 0.1, "seed": 1})
+    {'train': {'lr': 0.1}, 'seed': 1}
+    """
+    tree: Tree = {}
+    for key, value in dotted.items():
+        *path, last = key.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ClbenchError(f"{key!r}: {part!r} is set to a value and cannot hold keys")
+        node[last] = value
+    return tree
+
+
+def check_arguments(
+    section: str,
+    schema: Mapping[str, inspect.Parameter],
+    values: Mapping[str, Any],
+    problems: list[str],
+) -> Tree:
+    """Validate arguments against a signature and fill in its defaults.
+
+    Problems are appended as lines that name key, value and the nearest valid name.
+    """
+    checked: Tree = {}
+    for key in values:
+        if key not in schema:
+            problems.append(str(unknown_name("key", f"{section}.{key}", _dotted(section, schema))))
+    for key, parameter in schema.items():
+        if key not in values and parameter.default is inspect.Parameter.empty:
+            problems.append(f"{section}.{key} is required")
+            continue
+        value = values.get(key, parameter.default)
+        try:
+            checked[key] = TypeAdapter(parameter.annotation).validate_python(value)
+        except ValidationError as error:
+            problems.append(f"{section}.{key}={value!r}: {_reason(error.errors()[0])}")
+    return checked
+
+
+def _dotted(section: str, names: Iterable[str]) -> list[str]:
+    return [f"{section}.{name}" for name in names]
+
+
+def _parse_value(text: str, value: str) -> Any:
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ClbenchError(f"--set {text!r}: the value is not valid YAML") from error
+    if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as a text
+        try:
+            return float(parsed)
+        except ValueError:
+            return parsed
+    return parsed
+
+
+def _merge(*trees: Mapping[str, Any]) -> Tree:
+    """Merge trees; later ones win. A mapping by task replaces a number, not the other way."""
+    merged: Tree = {}
+    for tree in trees:
+        for key, value in tree.items():
+            old = merged.get(key)
+            both = isinstance(old, Mapping) and isinstance(value, Mapping)
+            merged[key] = _merge(old, value) if both else value
+    return merged
+
+
+def _with_name(key: str, value: Any) -> Any:
+    """Allow ``method: nusa`` for ``method: {name: nusa}``; sections must be mappings."""
+    if key in ("method", "benchmark") and isinstance(value, str):
+        return {"name": value}
+    if key in SECTIONS and not isinstance(value, dict):
+        raise ClbenchError(f"{key!r} must be a mapping, got {value!r}")
+    return dict(value) if isinstance(value, dict) else value
+
+
+def _method_key(chosen: str | type[Method], cls: type[Method]) -> str:
+    return chosen if isinstance(chosen, str) and ":" in chosen else cls.name
+
+
+def _validated(tree: Tree, problems: list[str]) -> RunSettings | None:
+    try:
+        settings = RunSettings.model_validate(tree)
+    except ValidationError as error:
+        problems.extend(_setting_problem(e) for e in error.errors())
+        return None
+    return _quick(settings) if settings.quick else settings
+
+
+def _quick(settings: RunSettings) -> RunSettings:
+    """Cut the steps of a smoke run; the benchmark's builder cuts its images."""
+    steps = settings.train.steps
+    longest = max(steps.values()) if isinstance(steps, dict) else steps
+    train = settings.train.model_copy(update={"steps": min(QUICK_STEPS, longest)})
+    return settings.model_copy(update={"train": train})
+
+
+def _setting_problem(error: Any) -> str:
+    path = [str(part) for part in error["loc"]]
+    if error["type"] != "extra_forbidden":
+        return f"{'.'.join(path)}={error['input']!r}: {_reason(error)}"
+    model: type[BaseModel] = RunSettings
+    for part in path[:-1]:
+        model = cast(type[BaseModel], model.model_fields[part].annotation)
+    prefix = ".".join(path[:-1])
+    valid = _dotted(prefix, model.model_fields) if prefix else list(model.model_fields)
+    return str(unknown_name("key", ".".join(path), valid))
+
+
+def _reason(error: Any) -> str:
+    message = str(error["msg"])
+    return message[:1].lower() + message[1:]
+
+
+def _constructible(cls: type[Method], params: Tree, problems: list[str]) -> None:
+    try:
+        cls(**params)
+    except ClbenchError as error:
+        problems.append(f"method {cls.name!r}: {error}")

@@ -1,0 +1,130 @@
+"""What passes between data and methods: batches, reference pairs, image sets, task sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from clbench.core.task import Benchmark
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training images of one task.
+
+    Attributes:
+        images: ``(B, 3, H, W)``, uint8 in [0, 255], or float and already normalised.
+        labels: ``(B,)`` int64, class indices within the task.
+        prompts: ``(C, L)`` int64, the tokenised training prompts of the task's classes.
+    """
+
+    images: Tensor
+    labels: Tensor
+    prompts: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            prompts=self.prompts.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True)
+class ReferencePairs:
+    """Images with captions that belong to no task, for distillation.
+
+    Attributes:
+        images: ``(N, 3, H, W)`` uint8.
+        captions: the distinct captions, K texts.
+        labels: ``(N,)`` int64, which caption belongs to each image.
+        source: where they come from, for the result file.
+    """
+
+    images: Tensor
+    captions: tuple[str, ...]
+    labels: Tensor
+    source: str
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the pairs in bytes (images as uint8, captions as UTF-8)."""
+        return self.images.numel() + sum(len(c.encode()) for c in self.captions)
+
+
+class TaskData(Protocol):
+    """The training set of one task, as `begin_task` and `end_task` receive it."""
+
+    def __len__(self) -> int:
+        """Number of training images."""
+        ...
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """One pass over the training set in fixed order, on the model's device."""
+        ...
+
+    def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
+        """Image-caption pairs for distillation.
+
+        Args:
+            source: ``benchmark`` (pairs the benchmark provides), ``task`` (images of this task
+                with their training prompts) or the path of a folder ``class/*.jpg``.
+            count: how many pairs; fewer are returned where the source has fewer.
+            seed: which pairs are drawn.
+
+        Raises:
+            ClbenchError: the source has no pairs.
+        """
+        ...
+
+
+class ImageSet(Protocol):
+    """A labelled image set that is read by whole batches."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images ``(B, 3, H, W)`` uint8 and labels ``(B,)`` int64 at the indices."""
+        ...
+
+    def digest(self) -> str:
+        """Hex digest that changes whenever an image, a label or their order does."""
+        ...
+
+
+class SequenceData(Protocol):
+    """The images of a benchmark's tasks, as the engine receives them."""
+
+    benchmark: Benchmark
+
+    def train_set(self, task: int) -> ImageSet:
+        """Training images of a task."""
+        ...
+
+    def test_set(self, task: int) -> ImageSet:
+        """Test images of a task."""
+        ...
+
+    def train_loader(
+        self, task: int, *, batch_size: int, steps: int, seed: int
+    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+        """Exactly `steps` shuffled batches, in an order fixed by `seed` and the task."""
+        ...
+
+    def test_loader(
+        self, task: int, *, batch_size: int
+    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+        """One pass over the test images in fixed order."""
+        ...
+
+    def reference_pairs(self, task: int, source: str, count: int, seed: int) -> ReferencePairs:
+        """See `TaskData.reference_pairs`."""
+        ...

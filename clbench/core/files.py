@@ -1,0 +1,47 @@
+"""Writing files so that a crash, a full disk or a second process never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from clbench.core.errors import ClbenchError
+
+
+def write_atomic(path: Path | str, content: str | bytes) -> None:
+    """Replace a file's content in one step: readers see the old file or the new one.
+
+    Args:
+        path: the file; missing folders are made.
+        content: text is written as UTF-8 with its line ends unchanged.
+
+    Raises:
+        ClbenchError: the file cannot be written. The old file, if any, is untouched.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    # In the same folder, because os.replace is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ClbenchError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def round_significant(value: float) -> float:
+    """Round to the ten significant digits that result files keep.
+
+    >>> round_significant(2 / 3), round_significant(0.5)
+    (0.6666666667, 0.5)
+    """
+    return float(f"{value:.10g}")

@@ -1,0 +1,227 @@
+"""Where methods, benchmarks and recipes are found by name."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from clbench.core.errors import ClbenchError, unknown_name
+
+if TYPE_CHECKING:
+    from clbench.core.data import SequenceData
+    from clbench.core.method import Method
+
+Builder = Callable[..., "SequenceData"]
+
+#: Arguments every benchmark builder receives from the engine; all others are its options.
+BUILDER_CONTEXT = frozenset({"image_size", "data_root", "workers", "quick"})
+
+
+@dataclass(frozen=True)
+class BenchmarkRecipe:
+    """A benchmark as its recipe declares it.
+
+    Attributes:
+        name: as used on the command line.
+        title: one line on what it is.
+        builder: ``module:function`` that returns the task sequence.
+        family: benchmark whose sections of method recipes apply too (itself by default).
+        options: arguments of the builder.
+        backbone: default backbone.
+        train: default training settings.
+        results: published or measured reference numbers.
+    """
+
+    name: str
+    title: str
+    builder: str
+    family: str
+    options: dict[str, Any] = field(default_factory=dict)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def load_builder(self) -> Builder:
+        """Import the builder."""
+        builder: Builder = _import_object(self.builder, "benchmark builder")
+        return builder
+
+    def option_schema(self) -> dict[str, inspect.Parameter]:
+        """The builder's options: name to `inspect.Parameter` with annotation and default."""
+        parameters = inspect.signature(self.load_builder(), eval_str=True).parameters
+        return {
+            n: p for n, p in parameters.items() if n not in BUILDER_CONTEXT | {"name", "return"}
+        }
+
+
+@dataclass(frozen=True)
+class MethodRecipe:
+    """Settings of a method that differ from the defaults, in general and per benchmark.
+
+    Attributes:
+        name: the method's name.
+        params: hyper-parameters that differ from the constructor's defaults.
+        train: training settings that differ from the benchmark's.
+        benchmarks: the same two sections per benchmark or family of benchmarks.
+        results: published numbers the recipe is meant to reach, with their source.
+    """
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    benchmarks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    def layers(self, benchmark: BenchmarkRecipe) -> list[dict[str, Any]]:
+        """The sections that apply to a benchmark, the most specific last."""
+        general: dict[str, Any] = {"params": self.params, "train": self.train}
+        names = dict.fromkeys([benchmark.family, benchmark.name])
+        return [general, *(self.benchmarks[n] for n in names if n in self.benchmarks)]
+
+
+def method_names() -> list[str]:
+    """Names of all methods: the modules of `clbench.methods` and installed plug-ins.
+
+    >>> "nusa" in method_names()
+    True
+    """
+    return sorted({*_own_methods(), *_plugins("clbench.methods")})
+
+
+def methods() -> dict[str, type[Method]]:
+    """All methods by name."""
+    return {name: method(name) for name in method_names()}
+
+
+def method(name: str) -> type[Method]:
+    """Find a method by name, or as ``package.module:Class``.
+
+    Raises:
+        ClbenchError: no such method.
+    """
+    plugins = _plugins("clbench.methods")
+    if ":" in name:
+        found = _import_object(name, "method")
+    elif name in _own_methods():
+        found = _final_method(name)
+    elif name in plugins:
+        found = _load_plugin(plugins[name], "method")
+    else:
+        raise unknown_name("method", name, method_names())
+    return _checked_method(name, found)
+
+
+def benchmark_names() -> list[str]:
+    """Names of all benchmarks: the recipes and installed plug-ins."""
+    return sorted({*_recipe_names("benchmarks"), *_plugins("clbench.benchmarks")})
+
+
+def benchmark(name: str) -> BenchmarkRecipe:
+    """Find a benchmark's recipe by name.
+
+    A plug-in of the entry-point group ``clbench.benchmarks`` is a builder function; its recipe
+    is made from its name and docstring.
+
+    Raises:
+        ClbenchError: no such benchmark.
+    """
+    if name in _recipe_names("benchmarks"):
+        recipe = read_recipe("benchmarks", name)
+        recipe.setdefault("family", name)
+        return _build(BenchmarkRecipe, name, recipe)
+    plugins = _plugins("clbench.benchmarks")
+    if name in plugins:
+        builder = _load_plugin(plugins[name], "benchmark")
+        title = (inspect.getdoc(builder) or name).splitlines()[0]
+        return BenchmarkRecipe(name, title, plugins[name].value, family=name)
+    raise unknown_name("benchmark", name, benchmark_names())
+
+
+def method_recipe(name: str) -> MethodRecipe:
+    """A method's recipe; an empty one where a plug-in has none."""
+    if name not in _recipe_names("methods"):
+        return MethodRecipe(name)
+    return _build(MethodRecipe, name, read_recipe("methods", name))
+
+
+def read_recipe(kind: str, name: str) -> dict[str, Any]:
+    """The content of ``experiments/<kind>/<name>.yaml``."""
+    text = (files("clbench.experiments") / kind / f"{name}.yaml").read_text(encoding="utf-8")
+    content = yaml.safe_load(text) or {}
+    if not isinstance(content, dict):
+        raise ClbenchError(f"recipe {kind}/{name}.yaml must be a mapping")
+    return content
+
+
+def recipe_names() -> list[str]:
+    """All recipes as ``<kind>/<name>``."""
+    kinds = ("benchmarks", "methods", "studies")
+    return [f"{kind}/{name}" for kind in kinds for name in _recipe_names(kind)]
+
+
+def _own_methods() -> list[str]:
+    package = importlib.import_module("clbench.methods")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+
+
+def _final_method(name: str) -> Any:
+    from clbench.core.method import Method
+
+    module = importlib.import_module(f"clbench.methods.{name}")
+    for found in vars(module).values():
+        own = inspect.isclass(found) and found.__module__ == module.__name__
+        if own and issubclass(found, Method) and getattr(found, "name", None) == name:
+            return found
+    raise ClbenchError(f"methods/{name}.py defines no Method with name = {name!r}")
+
+
+def _checked_method(name: str, found: Any) -> type[Method]:
+    from clbench.core.method import Method
+
+    if not (inspect.isclass(found) and issubclass(found, Method)):
+        raise ClbenchError(f"{name!r} is not a subclass of clbench.core.method.Method")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ClbenchError(f"method class {found.__name__} needs a class attribute 'name'")
+    return found
+
+
+def _recipe_names(kind: str) -> list[str]:
+    folder = files("clbench.experiments") / kind
+    names = [PurePosixPath(f.name) for f in folder.iterdir()] if folder.is_dir() else []
+    return sorted(n.stem for n in names if n.suffix == ".yaml")
+
+
+def _build(cls: type[Any], name: str, content: dict[str, Any]) -> Any:
+    valid = {f for f in cls.__dataclass_fields__ if f != "name"}
+    for key in content:
+        if key not in valid:
+            raise unknown_name(f"key in recipe {name!r}", key, valid)
+    return cls(name=name, **content)
+
+
+def _plugins(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _load_plugin(point: EntryPoint, kind: str) -> Any:
+    try:
+        return point.load()
+    except Exception as error:
+        raise ClbenchError(f"{kind} plug-in {point.name!r} ({point.value}): {error}") from error
+
+
+def _import_object(path: str, kind: str) -> Any:
+    module_name, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ClbenchError(f"{kind} {path!r} cannot be imported: {error}") from error

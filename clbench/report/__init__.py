@@ -1,0 +1,1 @@
+"""Tables, figures and pages from results; knows no method and no data set by name."""

@@ -1,0 +1,122 @@
+"""Tables and accuracy matrices for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from clbench.core.matrix import AccuracyMatrix
+from clbench.core.result import RunResult
+from clbench.report.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
+from clbench.report.groups import comparable_groups
+from clbench.report.tables import summary_table
+
+_STYLES = {BEST: "bold green", SECOND: "underline"}
+_CELL = 5
+"""Columns of text for one accuracy: "100.0"."""
+_HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+"""From low to high: dark violet, blue, teal, green, yellow, all of rising lightness."""
+
+
+def render_console(results: Iterable[RunResult]) -> Group:
+    """The summary tables of runs, one table per group that may be compared.
+
+    Raises:
+        ClbenchError: there are no results, or two contradict each other.
+    """
+    parts: list[RenderableType] = []
+    for group in comparable_groups(results):
+        parts.append(Text(group.title, style="bold"))
+        if group.reason:
+            parts.append(Text(group.reason))
+        grid = summary_grid(summary_table(group.results), group.setting, CONSOLE_KEYS)
+        parts.append(to_rich(grid))
+    return Group(*parts)
+
+
+def to_rich(grid: Grid) -> Table:
+    """A printed table for the terminal; the first column wraps where space is short."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for i, (title, right) in enumerate(zip(grid.header, grid.numeric, strict=True)):
+        table.add_column(
+            Text(title), justify="right" if right else "left", no_wrap=i > 0, overflow="fold"
+        )
+    for i, row in enumerate(grid.rows):
+        cells = [Text(cell.text or "-", style=_STYLES.get(cell.mark, "")) for cell in row]
+        table.add_row(*cells, end_section=i + 1 in grid.rules)
+    return table
+
+
+def matrix_console(matrix: AccuracyMatrix, width: int = 100) -> Table:
+    """The accuracy matrix in percent, coloured from its lowest to its highest value.
+
+    Tasks are abbreviated; where they do not fit, only every k-th row and column is shown, the
+    last one always. Accuracies on the task just learned are bold.
+
+    Args:
+        matrix: rows of which nothing is known are left out.
+        width: columns of the terminal.
+    """
+    labels = abbreviate(["zero-shot", *matrix.tasks], 14)
+    fitting = max(1, (width - max(map(len, labels)) - 1) // (_CELL + 1))
+    stride = math.ceil(len(matrix.tasks) / fitting)
+    shown = range(len(matrix.tasks) - 1, -1, -stride)[::-1]
+    known = matrix.values[~(matrix.values != matrix.values)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+
+    caption = f"every {stride}th of {len(matrix.tasks)} tasks" if stride > 1 else None
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=caption)
+    table.add_column("after", no_wrap=True)
+    for name in abbreviate([matrix.tasks[j] for j in shown], _CELL):
+        table.add_column(Text(name), justify="right", no_wrap=True, min_width=_CELL)
+    for t in (0, *(j + 1 for j in shown)):
+        row = matrix.values[t].tolist()
+        if not all(math.isnan(value) for value in row):
+            heat = [_heat_cell(row[j], low, high, own=j == t - 1) for j in shown]
+            table.add_row(Text(labels[t]), *heat)
+    return table
+
+
+def abbreviate(names: Sequence[str], width: int) -> list[str]:
+    """Shorten names to a width so that they stay different.
+
+    >>> abbreviate(["Aircraft", "DTD", "classes 0-9", "classes 10-19"], 5)
+    ['Aircr', 'DTD', 'cla-9', 'cla19']
+    """
+    heads = [name[:width] for name in names]
+    for tail in range(width):
+        # Names with a common beginning keep as much of their end as tells them apart.
+        short = [
+            head if heads.count(head) == 1 else name[: width - tail] + name[len(name) - tail :]
+            for name, head in zip(names, heads, strict=True)
+        ]
+        if len(set(short)) == len(short) and max(map(len, short)) <= width:
+            return short
+    return [str(i) for i in range(1, len(names) + 1)]
+
+
+def _heat_cell(value: float, low: float, high: float, own: bool) -> Text:
+    if math.isnan(value):
+        return Text("")
+    red, green, blue = _heat_colour((value - low) / (high - low) if high > low else 1.0)
+    light = 0.3 * red + 0.6 * green + 0.1 * blue > 128
+    style = Style(
+        color="black" if light else "white", bgcolor=f"rgb({red},{green},{blue})", bold=own
+    )
+    return Text(percent(value).rjust(_CELL), style=style)
+
+
+def _heat_colour(position: float) -> tuple[int, int, int]:
+    """Colour at a position from 0 to 1, interpolated between neighbours in `_HEAT`."""
+    scaled = position * (len(_HEAT) - 1)
+    i = min(int(scaled), len(_HEAT) - 2)
+    red, green, blue = (
+        round(a + (b - a) * (scaled - i)) for a, b in zip(_HEAT[i], _HEAT[i + 1], strict=True)
+    )
+    return red, green, blue

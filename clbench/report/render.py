@@ -1,0 +1,82 @@
+"""Printed tables as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from clbench.report.grid import BEST, SECOND, Cell, Grid
+
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def to_markdown(grid: Grid) -> str:
+    """A pipe table, aligned so that it reads well as plain text too."""
+    header = [_escape_markdown(title) for title in grid.header]
+    body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
+    widths = [max(3, *map(len, column)) for column in zip(header, *body, strict=True)]
+    ruler = [
+        "-" * (width - 1) + ":" if right else "-" * width
+        for width, right in zip(widths, grid.numeric, strict=True)
+    ]
+    lines = [header, ruler, *body]
+    return "".join(_pipe_line(line, widths, grid.numeric) for line in lines)
+
+
+def to_latex(grid: Grid) -> str:
+    r"""A ``tabular`` with booktabs rules; the document needs ``\usepackage{booktabs}``."""
+    columns = "".join("r" if right else "l" for right in grid.numeric)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    lines += [_latex_line([escape_latex(title) for title in grid.header]), "\\midrule"]
+    for i, row in enumerate(grid.rows):
+        if i in grid.rules:
+            lines.append("\\midrule")
+        lines.append(_latex_line([_latex_cell(cell, i) for i, cell in enumerate(row)]))
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    r"""The text with LaTeX's special characters made printable.
+
+    >>> print(escape_latex("a_b & 50%"))
+    a\_b \& 50\%
+    """
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    aligned = [
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(cells, widths, numeric, strict=True)
+    ]
+    return f"| {' | '.join(aligned)} |\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in "|*_<>`" else c for c in text)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return _marked(cell, _escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
+
+
+def _latex_cell(cell: Cell, column: int) -> str:
+    missing = "" if column == 0 else "--"
+    return _marked(cell, escape_latex, missing, best="\\textbf{{{}}}", second="\\underline{{{}}}")
+
+
+def _marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:
+    if not cell.text:
+        return missing
+    form = {BEST: best, SECOND: second}.get(cell.mark, "{}")
+    return form.format(escape(cell.text))
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

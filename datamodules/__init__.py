@@ -1,0 +1,1 @@
+"""Task sequences and data sets: what a benchmark's recipe builds."""

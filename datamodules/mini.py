@@ -1,0 +1,244 @@
+"""The embedded benchmark: eleven small tasks, rendered from seeds, offline.
+
+Version 1 is frozen: a change of the renderer, the splits, the prompts or the backbone that can
+change a number raises `VERSION`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from clbench.core.data import ReferencePairs
+from clbench.core.errors import ClbenchError
+from clbench.core.task import Benchmark, ClassTexts, Setting, Task
+from clbench.datamodules.fewshot import few_shot_indices
+from clbench.datamodules.images import ImageTensors
+from clbench.datamodules.mini_domains import DOMAINS, TASKS
+from clbench.datamodules.mini_render import reference_pairs, render_split, renderer_hash
+from clbench.datamodules.sequence import TaskSequence
+
+VERSION = 1
+TRAIN_SIZE = 512
+TEST_SIZE = 400
+QUICK_TEST_SIZE = 64
+IMAGE_SIZE = 32
+
+Rendering = Literal["official", "validation"]
+Sets = tuple[ImageTensors, ImageTensors]
+
+
+def tasks(
+    *,
+    shots: int | None = None,
+    shot_seed: int = 0,
+    rendering: Rendering = "official",
+    name: str = "mini",
+    data_root: str | None = None,
+    workers: int = 0,
+    quick: bool = False,
+    image_size: int = IMAGE_SIZE,
+) -> TaskSequence:
+    """Eleven tasks in alphabetical order, from arrows to textures.
+
+    Args:
+        shots: training images per class; None means the full 512 images per task.
+        shot_seed: which images are drawn; independent of the training seed.
+        rendering: ``official``, or ``validation``: other images of the same tasks, on which
+            hyper-parameters are tuned.
+        name: name of the variant.
+        data_root: folder of the image cache; the user's cache folder if None.
+        workers: ignored, the images are in memory.
+        quick: test on 64 images per task.
+        image_size: side the backbone expects; must be 32.
+
+    Raises:
+        ClbenchError: another image size, or too few images for `shots`.
+    """
+    _check_size(image_size)
+    specs = tuple(
+        Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates)) for d in TASKS
+    )
+    benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, "alphabetical", specs)
+
+    def load(task: int) -> Sets:
+        train, test = _domain_sets(TASKS[task], rendering, data_root)
+        if shots is not None:
+            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, TASKS[task]))
+        return train, _cut(test, quick)
+
+    return TaskSequence(
+        benchmark,
+        load,
+        reference=lambda count, seed: _reference(count, seed, rendering),
+        image_size=image_size,
+    )
+
+
+def class_steps(
+    *,
+    steps: int = 10,
+    class_seed: int = 0,
+    rendering: Rendering = "official",
+    name: str = "mini-cil-10step",
+    data_root: str | None = None,
+    workers: int = 0,
+    quick: bool = False,
+    image_size: int = IMAGE_SIZE,
+) -> TaskSequence:
+    """The classes of five domains, pooled, shuffled and learned in equal steps.
+
+    After each step the test images of all classes seen so far are scored among all names seen
+    so far.
+
+    Args:
+        steps: number of steps; divides the number of classes.
+        class_seed: seed of the class order.
+        rendering: as in `tasks`.
+        name: name of the variant.
+        data_root: as in `tasks`.
+        workers: ignored, the images are in memory.
+        quick: test on 64 images per step.
+        image_size: side the backbone expects; must be 32.
+
+    Raises:
+        ClbenchError: another image size, or a number of steps that does not divide the classes.
+    """
+    _check_size(image_size)
+    classes = [(d, i) for d in POOLED for i in range(len(DOMAINS[d].classes))]
+    if not 0 < steps <= len(classes) or len(classes) % steps:
+        raise ClbenchError(f"benchmark.steps={steps} does not divide {len(classes)} classes")
+    order = np.random.default_rng(class_seed).permutation(len(classes))
+    groups = [[classes[i] for i in part] for part in np.split(order, steps)]
+    specs = tuple(Task(f"step{i + 1:02d}", _texts(group)) for i, group in enumerate(groups))
+    benchmark = Benchmark(
+        name, VERSION, Setting.CLASS_INCREMENTAL, f"shuffled-{class_seed}", specs
+    )
+
+    def load(task: int) -> Sets:
+        train, test = (
+            _join([_class_images(d, i, split, rendering, data_root) for d, i in groups[task]])
+            for split in (0, 1)
+        )
+        return train, _cut(test, quick)
+
+    return TaskSequence(
+        benchmark,
+        load,
+        reference=lambda count, seed: _reference(count, seed, rendering),
+        image_size=image_size,
+    )
+
+
+#: Domains of the class-incremental variant: 80 classes in all.
+POOLED = ("digits", "greek", "latin", "symbols", "textures")
+
+
+def _texts(group: list[tuple[str, int]]) -> ClassTexts:
+    names = tuple(DOMAINS[d].classes[i] for d, i in group)
+    prompts = tuple(
+        tuple(t.format(DOMAINS[d].classes[i]) for t in DOMAINS[d].templates) for d, i in group
+    )
+    return ClassTexts(names, prompts)
+
+
+def _class_images(
+    domain: str, label: int, split: int, rendering: str, data_root: str | None
+) -> torch.Tensor:
+    images = _domain_sets(domain, rendering, data_root)[split]
+    return images.images[images.labels == label]
+
+
+def _join(images: list[torch.Tensor]) -> ImageTensors:
+    labels = torch.cat([torch.full((len(x),), label) for label, x in enumerate(images)])
+    return ImageTensors(torch.cat(images), labels)
+
+
+def _cut(test: ImageTensors, quick: bool) -> ImageTensors:
+    """The test set, or for smoke runs every n-th image of it."""
+    if not quick:
+        return test
+    return test.subset(range(0, len(test), max(1, len(test) // QUICK_TEST_SIZE)))
+
+
+def _check_size(image_size: int) -> None:
+    if image_size != IMAGE_SIZE:
+        raise ClbenchError(
+            f"the mini benchmark has {IMAGE_SIZE} x {IMAGE_SIZE} images but the backbone takes "
+            f"{image_size} x {image_size}: leave the backbone settings at their defaults"
+        )
+
+
+def _reference(count: int, seed: int, rendering: str) -> ReferencePairs:
+    """Held-out pairs in the style of pretraining; `seed` picks a window of the endless pool."""
+    pool = 4 * count
+    images, texts = reference_pairs(pool, rendering)
+    chosen = np.sort(np.random.default_rng(seed).choice(pool, size=count, replace=False))
+    captions = tuple(sorted({texts[i] for i in chosen}))
+    labels = torch.tensor([captions.index(texts[i]) for i in chosen])
+    return ReferencePairs(
+        torch.from_numpy(images[chosen]), captions, labels, source="benchmark: mini, held out"
+    )
+
+
+def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
+    """Train and test images of a domain, rendered once and cached on disk."""
+    file = _cache_folder(data_root) / f"{domain}-{rendering}.npz"
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            arrays = _read_cache(file)
+            if arrays is None:
+                arrays = _render(domain, rendering)
+                _write_cache(file, arrays)
+    except OSError:  # a cache folder that cannot be written costs time, not results
+        arrays = _render(domain, rendering)
+    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
+    return (
+        ImageTensors(tensors["train_images"], tensors["train_labels"]),
+        ImageTensors(tensors["test_images"], tensors["test_labels"]),
+    )
+
+
+def _render(domain: str, rendering: str) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for split, count in (("train", TRAIN_SIZE), ("test", TEST_SIZE)):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = render_split(
+            domain, split, count, rendering
+        )
+    return arrays
+
+
+def _cache_folder(data_root: str | None) -> Path:
+    base = Path(data_root) if data_root else default_cache()
+    return base / "mini" / f"v{VERSION}-{renderer_hash()[:12]}"
+
+
+def default_cache() -> Path:
+    """The user's cache folder: ``$CLBENCH_CACHE``, else under ``$XDG_CACHE_HOME`` or ``~``."""
+    if chosen := os.environ.get("CLBENCH_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbench"
+
+
+def _read_cache(file: Path) -> dict[str, np.ndarray] | None:
+    """The cached arrays; None if missing or damaged (they are then rendered again)."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            arrays = {key: stored[key] for key in stored.files}
+    except Exception:  # numpy, zipfile and zlib each raise their own on damaged files
+        return None
+    complete = {"train_images", "train_labels", "test_images", "test_labels"} <= set(arrays)
+    return arrays if complete else None
+
+
+def _write_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    partial = file.with_suffix(f".{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
+    partial.replace(file)

@@ -1,0 +1,142 @@
+"""The task sequence as a Lightning data module: one per run, one pair of image sets per task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, cast
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+
+from clbench.core.data import ImageSet, ReferencePairs
+from clbench.core.errors import ClbenchError
+from clbench.core.task import Benchmark
+from clbench.datamodules.reference import folder_pairs, task_pairs
+
+Loader = DataLoader[tuple[Tensor, Tensor]]
+ImageSets = tuple[ImageSet, ImageSet]
+
+
+class StepSampler(Sampler[list[int]]):
+    """Index batches for exactly `steps` steps, epoch after epoch in fresh random order.
+
+    Batches are full: an epoch that ends inside a batch is continued by the next. A training
+    set smaller than a batch gives batches of its own size.
+
+    Args:
+        size: number of images.
+        batch_size: images per step.
+        steps: number of batches.
+        seed: decides the order.
+    """
+
+    def __init__(self, size: int, batch_size: int, steps: int, seed: int) -> None:
+        if size < 1:
+            raise ClbenchError("a task has no training images")
+        self.size = size
+        self.batch_size = min(batch_size, size)
+        self.steps = steps
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(self.seed)
+        queue: list[int] = []
+        for _ in range(self.steps):
+            while len(queue) < self.batch_size:
+                queue += torch.randperm(self.size, generator=generator).tolist()
+            yield queue[: self.batch_size]
+            queue = queue[self.batch_size :]
+
+
+def _whole_batch(batch: Any) -> Any:
+    """Collate nothing: `__getitems__` returns whole batches."""
+    return batch
+
+
+class TaskSequence(pl.LightningDataModule):
+    """The images of a benchmark's tasks, loaded task by task when first asked for.
+
+    Args:
+        benchmark: the tasks and their classes.
+        load: returns the (train, test) image sets of a task index.
+        reference: returns the benchmark's own reference pairs for (count, seed), if it has any.
+        image_size: side in pixels to which reference images are brought.
+        workers: data-loading processes.
+    """
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        load: Callable[[int], ImageSets],
+        *,
+        reference: Callable[[int, int], ReferencePairs] | None = None,
+        image_size: int = 224,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.benchmark = benchmark
+        self._load = load
+        self._reference = reference
+        self._image_size = image_size
+        self._workers = workers
+        self._sets: dict[int, ImageSets] = {}
+
+    def train_set(self, task: int) -> ImageSet:
+        """Training images of a task."""
+        return self._task_sets(task)[0]
+
+    def test_set(self, task: int) -> ImageSet:
+        """Test images of a task."""
+        return self._task_sets(task)[1]
+
+    def train_loader(self, task: int, *, batch_size: int, steps: int, seed: int) -> Loader:
+        """Exactly `steps` shuffled batches; the order depends on `seed` and the task only."""
+        images = self.train_set(task)
+        sampler = StepSampler(len(images), batch_size, steps, seed * 10_007 + task)
+        return self._loader(images, sampler)
+
+    def test_loader(self, task: int, *, batch_size: int) -> Loader:
+        """One pass over the test images of a task in fixed order."""
+        images = self.test_set(task)
+        batches = [
+            list(range(start, min(start + batch_size, len(images))))
+            for start in range(0, len(images), batch_size)
+        ]
+        return self._loader(images, batches)
+
+    def reference_pairs(self, task: int, source: str, count: int, seed: int) -> ReferencePairs:
+        """Image-caption pairs for distillation: ``benchmark``, ``task`` or a folder.
+
+        Raises:
+            ClbenchError: the benchmark has no pairs of its own, or the folder holds no images.
+        """
+        if source == "task":
+            classes = self.benchmark.tasks[task].classes
+            return task_pairs(self.train_set(task), classes, count, seed)
+        if source != "benchmark":
+            return folder_pairs(source, count, seed, self._image_size)
+        if self._reference is None:
+            raise ClbenchError(
+                f"benchmark {self.benchmark.name!r} has no reference pairs: set "
+                "method.reference to 'task' or to a folder of images (folder/class/*.jpg)"
+            )
+        return self._reference(count, seed)
+
+    def _task_sets(self, task: int) -> ImageSets:
+        if task not in self._sets:
+            self._sets[task] = self._load(task)
+        return self._sets[task]
+
+    def _loader(self, images: ImageSet, batches: Any) -> Loader:
+        return DataLoader(
+            cast(Any, images),
+            batch_sampler=batches,
+            collate_fn=_whole_batch,
+            num_workers=self._workers,
+            pin_memory=torch.cuda.is_available(),
+        )

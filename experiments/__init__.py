@@ -1,0 +1,1 @@
+"""Recipes (YAML): benchmarks/, methods/ and studies/. Data, never imported as code."""

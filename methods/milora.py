@@ -1,0 +1,97 @@
+"""MiLoRA: low-rank updates that start from the minor singular components."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, final
+
+from torch import Tensor
+
+from clbench.clip.losses import classification
+from clbench.clip.lowrank import attach, low_rank_scale
+from clbench.clip.subspaces import minor_components
+from clbench.core.data import Batch, TaskData
+from clbench.core.errors import require
+from clbench.core.method import Method
+from clbench.core.task import Task
+
+if TYPE_CHECKING:
+    from clbench.clip.model import CLIP
+
+
+@final
+class MiLoRA(Method):
+    """Train the smallest singular components of the attention weights, then merge them.
+
+    With ``W = U S V^T`` and the last ``rank`` components ``U_r S_r V_r^T`` (the tail),
+    ``B = U_r sqrt(S_r / c)`` and ``A = sqrt(S_r / c) V_r^T`` are trained while ``W - c B A``
+    stays fixed: ``y = (W - c B_0 A_0) x + b + c B A dropout(x)``, ``c = alpha / sqrt(rank)``.
+    Since ``c B_0 A_0`` is the tail, the model is unchanged at the start of a task (but for the
+    dropout). After the task the update is merged and the next task decomposes the new weight.
+    Nothing is stored between tasks, and nothing keeps the update in the minor directions.
+
+    The comparison published with NuSA-CL skips the subtraction: ``B A`` is the tail, the frozen
+    weight is W itself, and every task begins with ``W + c U_r S_r V_r^T``. Set `as_released` to
+    get that variant. The original paper scales by ``alpha / rank`` and sets that to 1.
+
+    Paper: https://arxiv.org/abs/2406.09044
+
+    Args:
+        rank: number of singular components that are trained.
+        alpha: numerator of the scale.
+        dropout: share of the update's inputs that is dropped in training.
+        as_released: leave the tail in the frozen weight, as in the comparison of NuSA-CL.
+        label_smoothing: share of the target spread evenly over the classes.
+    """
+
+    name: ClassVar[str] = "milora"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2406.09044"
+
+    def __init__(
+        self,
+        *,
+        rank: int = 128,
+        alpha: float = 2.0,
+        dropout: float = 0.25,
+        as_released: bool = False,
+        label_smoothing: float = 0.2,
+    ) -> None:
+        super().__init__()
+        require(rank >= 1, "rank", ">= 1", rank)
+        require(alpha > 0, "alpha", "> 0", alpha)
+        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
+        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.as_released = as_released
+        self.label_smoothing = label_smoothing
+
+    def prepare(self, model: CLIP) -> None:
+        """Put an update beside every attention weight."""
+        super().prepare(model)
+        scale = low_rank_scale(self.alpha, self.rank)
+        self.adapters = attach(
+            model, model.attention_linears(), self.rank, scale, dropout=self.dropout
+        )
+
+    def begin_task(self, task: Task, data: TaskData) -> None:
+        """Move the minor components of each weight into its factors."""
+        for adapter in self.adapters.values():
+            up, down = minor_components(adapter.base.weight, self.rank)
+            if self.as_released:
+                adapter.set_factors(down=down, up=up)
+            else:
+                root = math.sqrt(adapter.scale)
+                adapter.set_factors(down=down / root, up=up / root)
+                adapter.subtract()
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Cross-entropy among the task's classes."""
+        return {"classification": classification(self.model, batch, self.label_smoothing)}
+
+    def end_task(self, task: Task, data: TaskData) -> None:
+        """Merge the updates."""
+        for adapter in self.adapters.values():
+            adapter.merge()

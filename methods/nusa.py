@@ -1,0 +1,133 @@
+"""NuSA-CL: updates confined to the null space of the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, final, get_args
+
+import torch
+from torch import Tensor
+
+from clbench.clip.draws import Draws
+from clbench.clip.losses import classification
+from clbench.clip.lowrank import attach, low_rank_scale
+from clbench.clip.subspaces import Space, null_factors
+from clbench.core.data import Batch, TaskData
+from clbench.core.errors import require
+from clbench.core.method import Method
+from clbench.core.task import Task
+
+if TYPE_CHECKING:
+    from clbench.clip.model import CLIP
+
+TRAINED = {"m": ("core",), "mv": ("core", "down"), "muv": ("core", "down", "up")}
+
+
+@final
+class NuSA(Method):
+    """Change the attention weights only along their least used singular directions.
+
+    Per task and weight, with the SVD ``W = U S V^T`` of the current weight: the principal rank
+    is ``k* = min{k : sum_{i<=k} s_i^2 / sum s_i^2 >= rho}``, and ``U_n``, ``V_n`` are the
+    ``min(d - k*, rank)`` smallest singular directions. The layer computes
+    ``y = W x + b + c U_n M V_n^T dropout(x)``, ``c = alpha / sqrt(rank)``, and only the square
+    matrix M is trained, from zero. After the task ``W <- W + c U_n M V_n^T``. No data, bases or
+    feature statistics are stored between tasks.
+
+    "Null space" means low energy of the *weights*: the principal part of W is untouched, but
+    nothing says that old inputs have no share in the directions that do change. A merged update
+    may enter the principal part of the next task and is then protected, or stay below and be
+    overwritten. The factors keep `rank` columns where fewer directions exist (the rest is zero).
+
+    Paper: https://arxiv.org/abs/2510.21175
+
+    Args:
+        rank: largest number of directions per weight.
+        rho: share of the energy that counts as principal, in (0, 1].
+        alpha: numerator of the scale.
+        dropout: share of the update's inputs that is dropped in training.
+        trainable: ``m`` trains M only; ``mv`` also V_n, ``muv`` also U_n (ablations that leave
+            the null space).
+        space: ``tail`` uses the smallest singular directions, ``top`` the largest, ``random``
+            random ones (ablations; all use the same number of directions).
+        encoders: which encoders are changed.
+        layers: which blocks of each encoder are changed, counted from 0; None means all.
+        projections: which attention projections are changed, a subset of ``qkvo``.
+        label_smoothing: share of the target spread evenly over the classes.
+    """
+
+    name: ClassVar[str] = "nusa"
+    paper: ClassVar[str] = "https://arxiv.org/abs/2510.21175"
+
+    ranks: Tensor
+    """Per weight: principal rank, null rank, directions used; set by `begin_task`."""
+
+    def __init__(  # noqa: PLR0913 - the signature is the schema
+        self,
+        *,
+        rank: int = 128,
+        rho: float = 0.95,
+        alpha: float = 2.0,
+        dropout: float = 0.25,
+        trainable: Literal["m", "mv", "muv"] = "m",
+        space: Space = "tail",
+        encoders: Literal["both", "text", "vision"] = "both",
+        layers: list[int] | None = None,
+        projections: str = "qkvo",
+        label_smoothing: float = 0.2,
+    ) -> None:
+        super().__init__()
+        require(rank >= 1, "rank", ">= 1", rank)
+        require(0 < rho <= 1, "rho", "in (0, 1]", rho)
+        require(alpha > 0, "alpha", "> 0", alpha)
+        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
+        require(trainable in TRAINED, "trainable", f"one of {', '.join(TRAINED)}", trainable)
+        require(space in get_args(Space), "space", f"one of {', '.join(get_args(Space))}", space)
+        subset = 0 < len(projections) == len(set(projections) & set("qkvo"))
+        require(subset, "projections", "a subset of 'qkvo'", projections)
+        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
+        self.rank = rank
+        self.rho = rho
+        self.alpha = alpha
+        self.dropout = dropout
+        self.trainable = trainable
+        self.space = space
+        self.encoders = encoders
+        self.layers = layers
+        self.projections = projections
+        self.label_smoothing = label_smoothing
+
+    def prepare(self, model: CLIP) -> None:
+        """Put an update beside every chosen attention weight."""
+        super().prepare(model)
+        self.draws = Draws()
+        chosen = model.attention_linears(self.encoders, self.layers, tuple(self.projections))
+        self.adapters = attach(
+            model,
+            chosen,
+            self.rank,
+            low_rank_scale(self.alpha, self.rank),
+            dropout=self.dropout,
+            core=True,
+            trained=TRAINED[self.trainable],
+        )
+        self.register_buffer("ranks", torch.zeros(len(chosen), 3, dtype=torch.int64))
+
+    def begin_task(self, task: Task, data: TaskData) -> None:
+        """Find the null space of each current weight and start with M = 0."""
+        for i, adapter in enumerate(self.adapters.values()):
+            weight = adapter.base.weight
+            u, v, principal, used = null_factors(
+                weight, self.rank, self.rho, self.space, self.draws.generator
+            )
+            adapter.set_factors(up=u, down=v.T)
+            self.ranks[i] = torch.tensor([principal, min(weight.shape) - principal, used])
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Cross-entropy among the task's classes."""
+        return {"classification": classification(self.model, batch, self.label_smoothing)}
+
+    def end_task(self, task: Task, data: TaskData) -> None:
+        """Merge the updates."""
+        for adapter in self.adapters.values():
+            adapter.merge()

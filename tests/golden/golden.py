@@ -1,0 +1,118 @@
+"""Reading the golden tensors and driving a method with them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import open_clip
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from clbench.clip.model import CLIP
+from clbench.core.data import Batch
+from clbench.core.method import Method
+from clbench.core.task import ClassTexts, Task
+
+FOLDER = Path(__file__).parent
+TASK = Task("golden", ClassTexts(("any",), (("any",),)))
+
+
+class Golden(NamedTuple):
+    """Tensors of one file and its metadata, decoded."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+    def below(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with a prefix, without it."""
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+def read(name: str, folder: Path = FOLDER) -> Golden:
+    """Read a file of golden tensors."""
+    with safe_open(folder / f"{name}.safetensors", "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        metadata = {key: _decoded(value) for key, value in file.metadata().items()}
+    return Golden(tensors, metadata)
+
+
+def build_clip(config: dict[str, Any], weights: dict[str, Tensor]) -> CLIP:
+    """The CLIP of a golden file: OpenAI's architecture with QuickGELU.
+
+    Weights that the file leaves out are zero.
+    """
+    vision = {
+        "image_size": config["image_resolution"],
+        "patch_size": config["vision_patch_size"],
+        "width": config["vision_width"],
+        "layers": config["vision_layers"],
+        "head_width": 64,
+    }
+    text = {
+        "context_length": config["context_length"],
+        "vocab_size": config["vocab_size"],
+        "width": config["transformer_width"],
+        "heads": config["transformer_heads"],
+        "layers": config["transformer_layers"],
+    }
+    network = open_clip.CLIP(config["embed_dim"], vision, text, quick_gelu=True)
+    state = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    assert weights.keys() <= state.keys()
+    network.load_state_dict({**state, **weights})
+    zeros = [0.0, 0.0, 0.0]
+    return CLIP(network, open_clip.SimpleTokenizer(), zeros, [1.0, 1.0, 1.0], "golden")
+
+
+def train(
+    method: Method, golden: Golden, task: int, begun: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Train a prepared method on one golden task as the golden run was; the loss of each step.
+
+    Args:
+        method: the method; `end_task` is left to the caller.
+        golden: the file, which may hold fewer steps than the schedule has.
+        task: index of the task.
+        begun: called after `begin_task`.
+    """
+    hp = golden.metadata["hp"]
+    data = golden.below(f"task{task}.")
+    method.train()
+    method.begin_task(TASK, None)  # type: ignore[arg-type] # methods without data needs
+    begun()
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=hp["lr"], weight_decay=hp["wd"], betas=(0.9, 0.999))
+    losses = []
+    for step, (images, labels) in enumerate(zip(data["images"], data["labels"], strict=True)):
+        optimizer.param_groups[0]["lr"] = hp["lr"] * _schedule(step, hp)
+        optimizer.zero_grad()
+        loss = sum(method.loss(Batch(images, labels, data["tokens"])).values(), torch.tensor(0.0))
+        loss.backward()
+        method.after_backward()
+        optimizer.step()
+        method.after_step()
+        losses.append(loss.item())
+    method.eval()
+    return losses
+
+
+def _schedule(step: int, hp: dict[str, Any]) -> float:
+    warmup = round(hp["warmup_ratio"] * hp["steps"])
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (hp["steps"] - warmup)))
+
+
+def _decoded(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
