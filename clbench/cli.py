@@ -107,7 +107,7 @@ def compare(
     from clbench import api
     from clbench.config import parse_assignments
     from clbench.report.rundir import collect
-    from clbench.report.tables import write_report
+    from clbench.report.write import write_report
 
     results = api.compare(
         benchmark,
@@ -135,7 +135,7 @@ def report(
 ) -> None:
     """Make Markdown, CSV and LaTeX tables from finished runs."""
     from clbench import api
-    from clbench.report.tables import write_report
+    from clbench.report.write import write_report
 
     results = api.find_results(runs)
     _show_results(results)
@@ -157,9 +157,9 @@ def metrics(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute Transfer, Avg, Last, Forgetting, BWT and more from an accuracy matrix."""
-    from clbench.report.matrix_csv import read_matrix
+    from clbench.report.matrix_csv import read_matrix_csv
 
-    summary = read_matrix(matrix).summary()
+    summary = read_matrix_csv(matrix).summary()
     if as_json:
         typer.echo(json.dumps(summary))
         return
@@ -204,13 +204,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def _show_results(results: list[Any], *, matrix: bool = False) -> None:
-    from clbench.report.tables import matrix_console, render_console
+    from clbench.report.console import matrix_console, render_console
 
     console = _console()
     if matrix:
-        console.print(matrix_console(results[0].matrix))
-    for table in render_console(results):
-        console.print(table)
+        console.print(matrix_console(results[0].matrix, console.width))
+    console.print(render_console(results))
 
 
 def _console() -> Console:

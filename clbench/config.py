@@ -200,7 +200,8 @@ def _validated(tree: Tree, problems: list[str]) -> RunSettings | None:
     try:
         settings = RunSettings.model_validate(tree)
     except ValidationError as error:
-        problems.extend(_setting_problem(e) for e in error.errors())
+        found = {e["loc"][:2]: _setting_problem(e) for e in reversed(error.errors())}
+        problems.extend(reversed(found.values()))
         return None
     return _quick(settings) if settings.quick else settings
 
@@ -214,15 +215,20 @@ def _quick(settings: RunSettings) -> RunSettings:
 
 
 def _setting_problem(error: Any) -> str:
-    path = [str(part) for part in error["loc"]]
-    if error["type"] != "extra_forbidden":
-        return f"{'.'.join(path)}={error['input']!r}: {_reason(error)}"
-    model: type[BaseModel] = RunSettings
-    for part in path[:-1]:
-        model = cast(type[BaseModel], model.model_fields[part].annotation)
-    prefix = ".".join(path[:-1])
-    valid = _dotted(prefix, model.model_fields) if prefix else list(model.model_fields)
-    return str(unknown_name("key", ".".join(path), valid))
+    """One line on an invalid setting, by the name the user gave it."""
+    model: type[BaseModel] | None = RunSettings
+    names: list[str] = []
+    for part in error["loc"]:
+        if model is None:  # deeper parts name the alternatives of a type, not settings
+            break
+        names.append(str(part))
+        if part not in model.model_fields:
+            prefix = ".".join(names[:-1])
+            valid = _dotted(prefix, model.model_fields) if prefix else list(model.model_fields)
+            return str(unknown_name("key", ".".join(names), valid))
+        inner = model.model_fields[part].annotation
+        model = inner if inspect.isclass(inner) and issubclass(inner, BaseModel) else None
+    return f"{'.'.join(names)}={error['input']!r}: {_reason(error)}"
 
 
 def _reason(error: Any) -> str:

@@ -6,6 +6,7 @@ change a number raises `VERSION`.
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,14 @@ from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.images import ImageTensors
 from clbench.datamodules.mini_domains import DOMAINS, TASKS
 from clbench.datamodules.mini_render import reference_pairs, render_split, renderer_hash
+from clbench.datamodules.reference import draw
 from clbench.datamodules.sequence import TaskSequence
 
 VERSION = 1
 TRAIN_SIZE = 512
 TEST_SIZE = 400
 QUICK_TEST_SIZE = 64
+REFERENCE_POOL = 2000
 IMAGE_SIZE = 32
 
 Rendering = Literal["official", "validation"]
@@ -174,16 +177,19 @@ def _check_size(image_size: int) -> None:
         )
 
 
+@functools.cache
+def _reference_pool(rendering: str) -> tuple[torch.Tensor, list[str]]:
+    """The held-out pairs, in the clean style of pretraining, that every draw comes from."""
+    images, captions = reference_pairs(REFERENCE_POOL, rendering)
+    return torch.from_numpy(images), captions
+
+
 def _reference(count: int, seed: int, rendering: str) -> ReferencePairs:
-    """Held-out pairs in the style of pretraining; `seed` picks a window of the endless pool."""
-    pool = 4 * count
-    images, texts = reference_pairs(pool, rendering)
-    chosen = np.sort(np.random.default_rng(seed).choice(pool, size=count, replace=False))
+    images, texts = _reference_pool(rendering)
+    chosen = draw(len(texts), count, seed).tolist()
     captions = tuple(sorted({texts[i] for i in chosen}))
     labels = torch.tensor([captions.index(texts[i]) for i in chosen])
-    return ReferencePairs(
-        torch.from_numpy(images[chosen]), captions, labels, source="benchmark: mini, held out"
-    )
+    return ReferencePairs(images[chosen], captions, labels, source="benchmark: mini, held out")
 
 
 def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
@@ -229,7 +235,7 @@ def default_cache() -> Path:
 def _read_cache(file: Path) -> dict[str, np.ndarray] | None:
     """The cached arrays; None if missing or damaged (they are then rendered again)."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
     except Exception:  # numpy, zipfile and zlib each raise their own on damaged files
         return None

@@ -41,6 +41,8 @@ class Recipe:
     Attributes:
         steps: Optimizer steps of both stages together.
         mixed_steps: Optimizer steps of the second stage.
+        cosine_steps: Length of the cosine that the first stage follows. The stage ends before the
+            cosine does, at about the learning rate at which the second stage takes over.
         wild_share: Share of wild pictures in the batches of the second stage.
         clean_images: Number of distinct clean pictures.
         wild_images: Number of distinct wild pictures.
@@ -48,13 +50,14 @@ class Recipe:
         learning_rate: Peak learning rate of the first stage.
         mixed_learning_rate: Peak learning rate of the second stage.
         weight_decay: Weight decay of AdamW, for matrices only.
-        warmup: Steps of linear warm-up in each stage.
+        warmup: Steps of linear warm-up at the start.
         seed: Seed of the weights and of the batches.
     """
 
-    steps: int = 4500
+    steps: int = 3250
     mixed_steps: int = 500
-    wild_share: float = 0.25
+    cosine_steps: int = 4000
+    wild_share: float = 0.2
     clean_images: int = 160_000
     wild_images: int = 40_000
     batch_size: int = 256
@@ -155,15 +158,17 @@ def clip_loss(image: Tensor, text: Tensor, captions: Tensor, scale: Tensor) -> T
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up, then cosine to zero, in each of the two stages."""
-    peak, length = recipe.learning_rate, recipe.clean_steps
-    if step >= recipe.clean_steps:
-        step -= recipe.clean_steps
-        peak, length = recipe.mixed_learning_rate, recipe.mixed_steps
-    warmup = min(recipe.warmup, length // 5)
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (length - warmup)))
+    """Linear warm-up and a cosine, then the second stage's own cosine to zero."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    if step < recipe.clean_steps:
+        progress = (step - recipe.warmup) / (recipe.cosine_steps - recipe.warmup)
+        return recipe.learning_rate * _cosine(progress)
+    return recipe.mixed_learning_rate * _cosine((step - recipe.clean_steps) / recipe.mixed_steps)
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
 
 def draw_batch(step: int, recipe: Recipe) -> NDArray[np.int64]:

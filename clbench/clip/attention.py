@@ -121,14 +121,14 @@ class SplitAttention(nn.Module):
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""
         batch, length, _ = x.shape
-        return x.view(batch, length, self.num_heads, -1).transpose(1, 2)
+        return x.reshape(batch, length, self.num_heads, -1).transpose(1, 2)
 
     def _mask(self, mask: Tensor | None, queries: Tensor) -> Tensor | None:
         """The mask in the convention of `F.scaled_dot_product_attention`."""
         if mask is None:
             return None
         if mask.dim() == 3:
-            mask = mask.view(-1, self.num_heads, *mask.shape[1:])
+            mask = mask.reshape(-1, self.num_heads, *mask.shape[1:])
         return ~mask if mask.dtype == torch.bool else mask.to(queries.dtype)
 
 

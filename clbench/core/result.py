@@ -17,6 +17,8 @@ from clbench.core.task import Benchmark, Setting
 SCHEMA: Final = 1
 """Raised whenever a key of result.json changes its meaning."""
 FILE_NAME = "result.json"
+SUMMARY_TOLERANCE = 1e-9
+"""Files keep ten digits, so a summary may differ by rounding from that of the rounded matrix."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -184,9 +186,10 @@ class RunResult(Record):
             stated = self.summary[key]
             agree = stated == value
             if stated is not None and value is not None:
-                agree = abs(stated - value) <= 1e-9
+                agree = abs(stated - value) <= SUMMARY_TOLERANCE
             if not agree:
-                raise ValueError(f"summary.{key} is {stated} but the accuracies give {value}")
+                expected_text = None if value is None else round_significant(value)
+                raise ValueError(f"summary.{key} is {stated}, the accuracies give {expected_text}")
         if self.status == "complete" and not matrix.complete:
             known = f"{matrix.learned} of {len(matrix.tasks)}"
             raise ValueError(f"status is complete but the accuracies end after {known} tasks")

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clbench.core.errors import ClbenchError
@@ -106,15 +105,15 @@ class RunDirectory:
         kept = [line for line in lines if json.loads(line)["task"] <= learned]
         write_atomic(path, "".join(f"{line}\n" for line in kept))
 
-    def save_checkpoint(self, learned: int, state: Mapping[str, Tensor]) -> None:
+    def save_checkpoint(self, learned: int, state: Mapping[str, Any]) -> None:
         """Keep a method's state after a task, and only then drop the one before."""
         folder = self.path / "checkpoints"
         target = self._checkpoint(learned)
         partial = target.with_suffix(".partial")
-        tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+        tensors, other = flatten_state(state)
         try:
             folder.mkdir(exist_ok=True)
-            save_file(_unshared(tensors), partial)
+            save_file(tensors, partial, {"other": json.dumps(other)})
             partial.replace(target)
         except (OSError, SafetensorError) as error:
             partial.unlink(missing_ok=True)
@@ -123,12 +122,15 @@ class RunDirectory:
             if old != target:
                 old.unlink()
 
-    def load_checkpoint(self, learned: int) -> dict[str, Tensor] | None:
+    def load_checkpoint(self, learned: int) -> dict[str, Any] | None:
         """The state saved after `learned` tasks; None if it is missing or damaged."""
         try:
-            return load_file(self._checkpoint(learned))
-        except (OSError, SafetensorError):
+            with safe_open(self._checkpoint(learned), framework="pt") as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                other = json.loads(file.metadata()["other"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
             return None
+        return unflatten_state(tensors, other)
 
     def _checkpoint(self, learned: int) -> Path:
         return self.path / "checkpoints" / f"task-{learned:03d}.safetensors"
@@ -147,13 +149,39 @@ class RunDirectory:
             return "unknown"
 
 
-def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of tensors that share storage: safetensors stores each one by itself."""
+def flatten_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split a state dict into tensors, as safetensors keeps them, and plain JSON values.
+
+    Modules may hold extra state: a tensor, a plain value, or a flat mapping of these. Tensors
+    of a mapping are named ``<key>|<name>``. Tensors that share memory are copied.
+    """
+    tensors: dict[str, Tensor] = {}
+    other: dict[str, Any] = {}
     seen: set[int] = set()
-    result: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        address = tensor.untyped_storage().data_ptr()
-        shared = tensor.numel() > 0 and address in seen
-        result[name] = torch.clone(tensor) if shared else tensor
-        seen.add(address)
-    return result
+    for key, value in state.items():
+        entries = {key: value}
+        if isinstance(value, Mapping):
+            entries = {f"{key}|{inner}": entry for inner, entry in value.items()}
+            other[key] = {}
+        for name, entry in entries.items():
+            if not isinstance(entry, Tensor):
+                other[name] = entry
+                continue
+            tensor = entry.detach().cpu().contiguous()
+            address = tensor.untyped_storage().data_ptr()
+            tensors[name] = tensor.clone() if address in seen else tensor
+            seen.add(address)
+    return tensors, other
+
+
+def unflatten_state(tensors: Mapping[str, Tensor], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten_state`."""
+    state: dict[str, Any] = {}
+    for name, value in {**other, **tensors}.items():
+        key, inner, entry = name.partition("|")
+        if inner:
+            state.setdefault(key, {})[entry] = value
+        else:
+            state.setdefault(key, value)
+    return state
+

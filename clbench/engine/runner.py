@@ -183,7 +183,8 @@ class SequenceRunner:
         with self.stopwatch.measure("overhead"):
             self.method.eval()
             self.method.end_task(spec, data)
-        self.footprint = replace(self.method.footprint(), trainable=trainable)
+        most = max(trainable, self.footprint.trainable)
+        self.footprint = replace(self.method.footprint(), trainable=most)
         if data.reference_used is not None:
             self.reference = data.reference_used.source
 

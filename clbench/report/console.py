@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
@@ -14,38 +15,56 @@ from rich.text import Text
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.result import RunResult
 from clbench.report.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
-from clbench.report.groups import comparable_groups
+from clbench.report.groups import ComparableGroup, comparable_groups
 from clbench.report.tables import summary_table
 
 _STYLES = {BEST: "bold green", SECOND: "underline"}
 _CELL = 5
 """Columns of text for one accuracy: "100.0"."""
+_LABEL = 16
+"""Columns of text for the names of methods and tasks."""
 _HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 """From low to high: dark violet, blue, teal, green, yellow, all of rising lightness."""
 
 
-def render_console(results: Iterable[RunResult]) -> Group:
-    """The summary tables of runs, one table per group that may be compared.
+def render_console(results: Iterable[RunResult]) -> ConsoleReport:
+    """The summary tables of runs, one table per group that may be compared, to be printed.
 
     Raises:
         ClbenchError: there are no results, or two contradict each other.
     """
-    parts: list[RenderableType] = []
-    for group in comparable_groups(results):
-        parts.append(Text(group.title, style="bold"))
-        if group.reason:
-            parts.append(Text(group.reason))
-        grid = summary_grid(summary_table(group.results), group.setting, CONSOLE_KEYS)
-        parts.append(to_rich(grid))
-    return Group(*parts)
+    return ConsoleReport(comparable_groups(results))
+
+
+class ConsoleReport:
+    """Summary tables that leave out costs where the terminal is narrow; print with rich."""
+
+    def __init__(self, groups: Sequence[ComparableGroup]) -> None:
+        self.groups = groups
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for group in self.groups:
+            yield Text(group.title, style="bold")
+            if group.reason:
+                yield Text(group.reason)
+            summary = summary_table(group.results)
+            for shown in range(len(CONSOLE_KEYS), 1, -1):
+                grid = summary_grid(summary, group.setting, CONSOLE_KEYS[:shown])
+                if _width(grid) <= options.max_width:
+                    break
+            yield to_rich(grid)
 
 
 def to_rich(grid: Grid) -> Table:
     """A printed table for the terminal; the first column wraps where space is short."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, (title, right) in enumerate(zip(grid.header, grid.numeric, strict=True)):
         table.add_column(
-            Text(title), justify="right" if right else "left", no_wrap=i > 0, overflow="fold"
+            Text(title),
+            justify="right" if right else "left",
+            no_wrap=i > 0,
+            overflow="fold",
+            min_width=_widths(grid)[i],
         )
     for i, row in enumerate(grid.rows):
         cells = [Text(cell.text or "-", style=_STYLES.get(cell.mark, "")) for cell in row]
@@ -53,24 +72,35 @@ def to_rich(grid: Grid) -> Table:
     return table
 
 
+def _widths(grid: Grid) -> list[int]:
+    """What each column needs; labels, in the first, may wrap at `_LABEL`."""
+    columns = zip(grid.header, *([cell.text for cell in row] for row in grid.rows), strict=True)
+    needed = [max(map(len, column)) for column in columns]
+    return [min(needed[0], _LABEL), *needed[1:]]
+
+
+def _width(grid: Grid) -> int:
+    return sum(_widths(grid)) + 2 * len(grid.header)
+
+
 def matrix_console(matrix: AccuracyMatrix, width: int = 100) -> Table:
     """The accuracy matrix in percent, coloured from its lowest to its highest value.
 
-    Tasks are abbreviated; where they do not fit, only every k-th row and column is shown, the
-    last one always. Accuracies on the task just learned are bold.
+    Tasks are abbreviated; where not all fit, evenly spaced rows and columns are shown, the last
+    always. Accuracies on the task just learned are bold.
 
     Args:
         matrix: rows of which nothing is known are left out.
         width: columns of the terminal.
     """
-    labels = abbreviate(["zero-shot", *matrix.tasks], 14)
+    labels = abbreviate(["zero-shot", *matrix.tasks], _LABEL)
     fitting = max(1, (width - max(map(len, labels)) - 1) // (_CELL + 1))
     stride = math.ceil(len(matrix.tasks) / fitting)
     shown = range(len(matrix.tasks) - 1, -1, -stride)[::-1]
-    known = matrix.values[~(matrix.values != matrix.values)]
+    known = matrix.values[~np.isnan(matrix.values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
 
-    caption = f"every {stride}th of {len(matrix.tasks)} tasks" if stride > 1 else None
+    caption = f"{len(shown)} of {len(matrix.tasks)} tasks shown" if stride > 1 else None
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), caption=caption)
     table.add_column("after", no_wrap=True)
     for name in abbreviate([matrix.tasks[j] for j in shown], _CELL):

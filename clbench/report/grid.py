@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from clbench.core.task import Setting
+from clbench.report.tables import METHOD
 
 BEST = "best"
 SECOND = "second"
@@ -152,7 +153,7 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
         and (keys is None or column.key in keys)
         and any(not _missing(value) for value in table[column.key])
     ]
-    ranked = (table["kind"] == "method").to_list()
+    ranked = (table["kind"] == METHOD).to_list()
     cells = [[Cell(str(label)) for label in table.index]]
     for column in columns:
         spread = table.get(f"{column.key}_std", pd.Series(math.nan, index=table.index))
@@ -162,7 +163,8 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
         marks = _marks(table[column.key].to_list(), ranked, column.better)
         cells.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
     numeric = (False, *(column.key != "needs" for column in columns))
-    rules = frozenset({i for i in (ranked.index(True),) if i > 0} if any(ranked) else ())
+    first_method = ranked.index(True) if any(ranked) else 0
+    rules = frozenset({first_method} - {0})
     header = ("Method", *(column.title for column in columns))
     return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules)
 
@@ -173,16 +175,17 @@ def per_task_grid(table: pd.DataFrame) -> Grid:
     rules: set[int] = set()
     for metric, block in table.groupby(level="metric", sort=False):
         rules |= {len(rows)} - {0}
+        ranked = (block["kind"] == METHOD).to_list()
         columns = [[Cell(str(n)) for n in block["n"]]]
-        for task in block.columns[1:]:
+        for task in block.columns[2:]:
             values = block[task].to_list()
-            marks = _marks(values, [True] * len(values), better=1)
+            marks = _marks(values, ranked, better=1)
             texts = ["" if _missing(v) else percent(v) for v in values]
             columns.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
         for i, (label, *cells) in enumerate(zip(block.index, *columns, strict=True)):
             title = _TITLES[str(metric)] if i == 0 else ""
             rows.append((Cell(title), Cell(str(label[1])), *cells))
-    header = ("", "Method", "n", *map(str, table.columns[1:-1]), "Mean")
+    header = ("", "Method", "n", *map(str, table.columns[2:-1]), "Mean")
     return Grid(header, tuple(rows), (False, False, *[True] * (len(header) - 2)), frozenset(rules))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,7 +105,7 @@ def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
         variants.setdefault(method, []).append(_choices(next(iter(seeds.values()))))
     return sorted(
         (_method_runs(method, seeds, variants[method]) for (method, _), seeds in rows.items()),
-        key=lambda row: (row.results[0].method.name, row.label, _dump(_choices(row.results[0]))),
+        key=lambda row: (row.results[0].method.name, _natural(row.label)),
     )
 
 
@@ -166,8 +167,9 @@ def _reason(result: RunResult, first: RunResult, first_name: str) -> str:
     differences = []
     for key, value in here.items():
         if _dump(value) != _dump(there[key]):
-            short = isinstance(value, str | int)
-            differences.append(f"{key} {value}, not {there[key]}" if short else f"other {key}")
+            long = isinstance(value, tuple)
+            shown = f"{key} {_text(value)}, not {_text(there[key])}"
+            differences.append(f"other {key}" if long else shown)
     return f"Not to be compared with {first_name}: {'; '.join(differences)}."
 
 
@@ -196,8 +198,15 @@ def _unused(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _group_order(members: Sequence[RunResult]) -> tuple[int, str]:
-    return _STATUS_ORDER.index(members[0].status), _dump(_common(members[0]))
+def _group_order(members: Sequence[RunResult]) -> tuple[int, list[str]]:
+    common = _common(members[0])
+    return _STATUS_ORDER.index(members[0].status), [_dump(value) for value in common.values()]
+
+
+def _natural(label: str) -> list[str | float]:
+    """Sort key in which rank=8 comes before rank=64: text and numbers in turn."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[-+]?\d+)?)", label)
+    return [float(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _text(value: Any) -> str:

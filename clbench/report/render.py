@@ -59,7 +59,7 @@ def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bo
 
 
 def _escape_markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "|*_<>`" else c for c in text)
+    return "".join(f"\\{c}" if c in "|*<>`" else c for c in text)
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -68,7 +68,12 @@ def _markdown_cell(cell: Cell) -> str:
 
 def _latex_cell(cell: Cell, column: int) -> str:
     missing = "" if column == 0 else "--"
-    return _marked(cell, escape_latex, missing, best="\\textbf{{{}}}", second="\\underline{{{}}}")
+    return _marked(cell, _latex_value, missing, best="\\textbf{{{}}}", second="\\underline{{{}}}")
+
+
+def _latex_value(text: str) -> str:
+    """Escaped, with a minus in place of the shorter hyphen."""
+    return "$-$" + escape_latex(text[1:]) if text.startswith("-") else escape_latex(text)
 
 
 def _marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,8 @@ from clbench.core.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.groups import MethodRuns, method_runs
 
+METHOD = "method"
+REFERENCE = "reference"
 REFERENCE_LABEL = "zero-shot (before training)"
 COSTS = (
     "trainable",
@@ -42,38 +45,41 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
     Raises:
         ClbenchError: the runs may not be compared (see `comparable_groups`).
     """
-    rows = method_runs(results)
-    zero_shot = _zero_shot_matrices(results)
-    table = {row.label: _summary_row(row) for row in rows}
-    if zero_shot and not any(row["kind"] == "reference" for row in table.values()):
-        reference = {"kind": "reference", "n": len(zero_shot), **_metric_columns(zero_shot)}
-        table = {REFERENCE_LABEL: reference, **table}
+    table = {row.label: _summary_row(row) for row in _rows(results)}
     frame = pd.DataFrame.from_dict(table, orient="index", columns=_summary_columns())
     frame.index.name = "method"
-    baseline = [matrix.summary() for matrix in zero_shot]
+    baseline = [matrix.summary() for matrix in _zero_shot_matrices(results)]
     for key in ("transfer", "last"):
-        frame[f"{key}_delta"] = frame[key] - _mean(row[key] for row in baseline)
-    return frame.sort_values("kind", key=lambda kind: kind != "reference", kind="stable")
+        frame[f"{key}_delta"] = frame[key] - _mean(summary[key] for summary in baseline)
+    return frame
 
 
 def per_task_table(results: Sequence[RunResult]) -> pd.DataFrame:
     """Transfer, Avg and Last of every task, averaged over seeds, as papers print them.
 
     Returns:
-        Index: (metric, method). Columns: `n` (seeds), one per task, and `mean`, which is the
-        metric of the whole run. Metrics are those of `AccuracyMatrix.per_task`.
+        Index: (metric, method). Columns: `kind` and `n` as in `summary_table`, one per task,
+        and `mean`, which is the metric of the whole run. Metrics are those of
+        `AccuracyMatrix.per_task`.
 
     Raises:
         ClbenchError: the runs may not be compared.
     """
-    long = per_task_values(results)
     tasks = list(results[0].benchmark.tasks)
-    keys = pd.MultiIndex.from_frame(long[["metric", "method"]].drop_duplicates())
-    wide = long.pivot(index=["metric", "method"], columns="task", values="mean")
-    wide = wide.reindex(index=keys, columns=pd.Index(tasks))
-    wide.insert(0, "n", long.groupby(["metric", "method"])["n"].first())
-    wide["mean"] = _means_of_runs(results, keys)
-    return wide
+    rows = _rows(results)
+    index, values = [], []
+    for metric in rows[0].matrices[0].per_task():
+        summary_key = "average" if metric == "incremental" else metric
+        for row in rows:
+            per_seed = np.stack([matrix.per_task()[metric] for matrix in row.matrices])
+            whole = _mean(matrix.summary()[summary_key] for matrix in row.matrices)
+            index.append((metric, row.label))
+            values.append([row.kind, len(per_seed), *per_seed.mean(axis=0), whole])
+    return pd.DataFrame(
+        values,
+        index=pd.MultiIndex.from_tuples(index, names=["metric", "method"]),
+        columns=["kind", "n", *tasks, "mean"],
+    )
 
 
 def per_task_values(results: Sequence[RunResult]) -> pd.DataFrame:
@@ -82,29 +88,24 @@ def per_task_values(results: Sequence[RunResult]) -> pd.DataFrame:
     Returns:
         Columns: `metric`, `method`, `task`, `images` (test images), `n` (seeds), `mean`, `std`.
     """
-    records = []
-    for row in method_runs(results):
-        per_seed = [result.matrix.per_task() for result in row.results]
-        for metric in per_seed[0]:
-            values = np.stack([numbers[metric] for numbers in per_seed])
-            for j, task in enumerate(results[0].benchmark.tasks):
-                records.append(
-                    {
-                        "metric": metric,
-                        "method": row.label,
-                        "task": task,
-                        "images": results[0].accuracy.counts[j],
-                        "n": len(per_seed),
-                        "mean": _mean(values[:, j]),
-                        "std": _std(values[:, j]),
-                    }
-                )
-    metrics = list(dict.fromkeys(record["metric"] for record in records))
-    return (
-        pd.DataFrame(records)
-        .sort_values("metric", key=lambda m: m.map(metrics.index), kind="stable")
-        .reset_index(drop=True)
-    )
+    rows = _rows(results)
+    records = [
+        {
+            "metric": metric,
+            "method": row.label,
+            "task": task,
+            "images": images,
+            "n": len(row.matrices),
+            "mean": _mean(matrix.per_task()[metric][j] for matrix in row.matrices),
+            "std": _std(matrix.per_task()[metric][j] for matrix in row.matrices),
+        }
+        for metric in rows[0].matrices[0].per_task()
+        for row in rows
+        for j, (task, images) in enumerate(
+            zip(results[0].benchmark.tasks, results[0].accuracy.counts, strict=True)
+        )
+    ]
+    return pd.DataFrame.from_records(records)
 
 
 def matrix_table(result: RunResult) -> pd.DataFrame:
@@ -118,33 +119,45 @@ def matrix_table(result: RunResult) -> pd.DataFrame:
     return pd.DataFrame(result.matrix.values, index=index, columns=tasks)
 
 
-def _summary_row(row: MethodRuns) -> dict[str, object]:
-    matrices = [result.matrix for result in row.results]
-    costs = [
-        {**result.footprint.model_dump(), **result.cost.model_dump()} for result in row.results
-    ]
-    return {
-        "kind": "reference" if all(map(_never_changes, matrices)) else "method",
-        "n": len(matrices),
-        **_metric_columns(matrices),
-        "needs": " ".join(sorted({need for r in row.results for need in r.method.needs})),
-        **{key: _mean(cost[key] for cost in costs) for key in COSTS},
-    }
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table; `runs` is None for what the model scored before training."""
+
+    label: str
+    kind: str
+    matrices: Sequence[AccuracyMatrix]
+    runs: MethodRuns | None = None
+
+
+def _rows(results: Sequence[RunResult]) -> list[_Row]:
+    """All rows of a table, references first."""
+    rows = []
+    for runs in method_runs(results):
+        matrices = [result.matrix for result in runs.results]
+        kind = REFERENCE if all(map(_never_changes, matrices)) else METHOD
+        rows.append(_Row(runs.label, kind, matrices, runs))
+    zero_shot = _zero_shot_matrices(results)
+    if zero_shot and all(row.kind == METHOD for row in rows):
+        rows.insert(0, _Row(REFERENCE_LABEL, REFERENCE, zero_shot))
+    return sorted(rows, key=lambda row: row.kind != REFERENCE)
+
+
+def _summary_row(row: _Row) -> dict[str, object]:
+    cells: dict[str, object] = {"kind": row.kind, "n": len(row.matrices)}
+    summaries = [matrix.summary() for matrix in row.matrices]
+    for key in SUMMARY_KEYS:
+        cells[key] = _mean(summary[key] for summary in summaries)
+        cells[f"{key}_std"] = _std(summary[key] for summary in summaries)
+    if row.runs is None:
+        return cells
+    costs = [r.footprint.model_dump() | r.cost.model_dump() for r in row.runs.results]
+    cells["needs"] = " ".join(sorted({need for r in row.runs.results for need in r.method.needs}))
+    return cells | {key: _mean(cost[key] for cost in costs) for key in COSTS}
 
 
 def _summary_columns() -> list[str]:
     metrics = [column for key in SUMMARY_KEYS for column in (key, f"{key}_std")]
     return ["kind", "n", *metrics, "transfer_delta", "last_delta", "needs", *COSTS]
-
-
-def _metric_columns(matrices: Sequence[AccuracyMatrix]) -> dict[str, float]:
-    summaries = [matrix.summary() for matrix in matrices]
-    columns: dict[str, float] = {}
-    for key in SUMMARY_KEYS:
-        values = [summary[key] for summary in summaries]
-        columns[key] = _mean(values)
-        columns[f"{key}_std"] = _std(values)
-    return columns
 
 
 def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:
@@ -161,16 +174,6 @@ def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:
 
 def _never_changes(matrix: AccuracyMatrix) -> bool:
     return bool((matrix.values == matrix.values[0]).all())
-
-
-def _means_of_runs(results: Sequence[RunResult], keys: Iterable[tuple[str, str]]) -> list[float]:
-    """The metric of the whole run for each (metric, method)."""
-    runs = {row.label: [r.matrix.summary() for r in row.results] for row in method_runs(results)}
-    summary_key = {"incremental": "average"}
-    return [
-        _mean(summary[summary_key.get(metric, metric)] for summary in runs[label])
-        for metric, label in keys
-    ]
 
 
 def _mean(values: Iterable[float | None]) -> float:

@@ -24,6 +24,10 @@ _CLASS_INCREMENTAL_NOTE = (
     "Avg is the mean over steps of the accuracy on all classes seen so far, Last that after the "
     "final step, both over images."
 )
+_PER_TASK_NOTE = (
+    "Accuracies in percent, mean over n seeds; best in bold, second underlined. The spread and "
+    "the number of test images are in per-task.csv."
+)
 _DELTA_NOTE = "Δ is the difference to the model before training."
 
 
@@ -65,7 +69,7 @@ def _group_files(group: ComparableGroup) -> dict[str, str]:
         "summary.md": _summary_markdown(group),
         "summary.csv": _csv(summary, index=True),
         "summary.tex": _latex(group, summary_grid(summary, group.setting)),
-        "per-task.md": _markdown(group, per_task),
+        "per-task.md": f"{_markdown(group, per_task)}\n{_PER_TASK_NOTE}\n",
         "per-task.csv": _csv(per_task_values(results), index=False),
         "per-task.tex": _latex(group, per_task),
     }

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clbench import registry
+from clbench.clip.model import CLIP
+from clbench.core.data import Batch, TaskData
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method
+from clbench.core.result import RunResult
+from clbench.core.task import Setting, Task
+from clbench.datamodules.sequence import TaskSequence
+from clbench.engine.progress import QuietReporter
+from clbench.methods.finetune import Finetune
+from clbench.methods.zeroshot import ZeroShot
+
+SMALL: dict[str, dict[str, Any]] = {
+    "lora": {"rank": 4},
+    "milora": {"rank": 4},
+    "nusa": {"rank": 8},
+    "gnsp": {"reference_count": 12, "reference_batch": 6},
+}
+
+
+def small(name: str) -> Method:
+    return registry.method(name)(**SMALL.get(name, {}))
+
+
+class Recorder(Method):
+    """Writes down which hooks the engine calls."""
+
+    name = "recorder"
+    paper = "https://example.org"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def prepare(self, model: CLIP) -> None:
+        super().prepare(model)
+        model.network.visual.proj.requires_grad_(True)
+        self.calls.append("prepare")
+
+    def begin_task(self, task: Task, data: TaskData) -> None:
+        self.calls.append(f"begin {task.name} {len(data)} {self.training}")
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        self.calls.append("loss")
+        logits = self.model.logits(batch.images, self.model.encode_text(batch.prompts))
+        return {"a": logits.square().mean(), "b": 2 * logits.mean()}
+
+    def after_backward(self) -> None:
+        assert self.model.network.visual.proj.grad is not None
+        self.before = self.model.network.visual.proj.detach().clone()
+        self.calls.append("backward")
+
+    def after_step(self) -> None:
+        assert not torch.equal(self.before, self.model.network.visual.proj)
+        self.calls.append("step")
+
+    def end_task(self, task: Task, data: TaskData) -> None:
+        assert all(p.grad is None for p in self.parameters())
+        self.calls.append(f"end {task.name} {self.training}")
+
+
+class Interrupt(QuietReporter):
+    """Presses Ctrl-C when training on a task begins."""
+
+    def __init__(self, task: int) -> None:
+        self.task = task
+
+    def training(self, task: int, steps: int) -> None:
+        if task == self.task:
+            raise KeyboardInterrupt
+
+
+def test_hooks_are_called_in_the_order_of_the_interface(run: Callable[..., RunResult]) -> None:
+    method = Recorder()
+    run(method, steps=2)
+    step = ["loss", "backward", "step"]
+    expected = ["prepare"]
+    for t in range(3):
+        expected += [f"begin task{t} 24 True", *step, *step, f"end task{t} False"]
+    assert method.calls == expected
+
+
+def test_losses_are_summed_and_logged_by_name(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    run(Recorder(), steps=2)
+    (path,) = tmp_path.rglob("metrics.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(r["task"], r["step"]) for r in records] == [(1, 2), (2, 2), (3, 2)]
+    for record in records:
+        assert record["loss"] == pytest.approx(record["a"] + record["b"], rel=1e-5)
+
+
+def test_zero_shot_rows_equal_a_plain_evaluation(
+    run: Callable[..., RunResult],
+    make_sequence: Callable[..., TaskSequence],
+    make_model: Callable[[], CLIP],
+) -> None:
+    result = run(ZeroShot())
+    model, sequence = make_model(), make_sequence()
+    expected = []
+    for t, task in enumerate(sequence.benchmark.tasks):
+        images, labels = sequence.test_set(t).__getitems__(range(24))
+        with torch.no_grad():
+            logits = model.logits(images, model.class_features(task.classes))
+        expected.append((logits.argmax(1) == labels).double().mean().item())
+    assert result.status == "complete"
+    np.testing.assert_allclose(result.matrix.values, [expected] * 4)
+    assert result.accuracy.counts == (24, 24, 24)
+    assert result.cost.steps == 0
+
+
+def test_training_learns_and_counts_what_it_costs(run: Callable[..., RunResult]) -> None:
+    result = run(Finetune(), steps=30)
+    learned = [result.matrix.values[t + 1, t] for t in range(3)]
+    assert np.mean(learned) > np.mean(result.matrix.values[0]) + 0.2
+    assert result.cost.steps == 90
+    assert result.cost.training_seconds > 0
+    assert result.cost.peak_memory_bytes
+    assert result.footprint.trainable > 0
+
+
+@pytest.mark.parametrize("name", registry.method_names())
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(
+    name: str, run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    whole_method, resumed_method = small(name), small(name)
+    whole = run(whole_method, runs_dir=tmp_path / "whole")
+    if name != "zeroshot":
+        with pytest.raises(KeyboardInterrupt):
+            run(small(name), runs_dir=tmp_path / "cut", reporter=Interrupt(task=2))
+        (path,) = (tmp_path / "cut").rglob("result.json")
+        assert RunResult.load(path).status == "partial"
+    resumed = run(resumed_method, runs_dir=tmp_path / "cut")
+    np.testing.assert_array_equal(resumed.matrix.values, whole.matrix.values)
+    assert resumed.summary == whole.summary
+    assert resumed.footprint == whole.footprint
+    assert resumed.cost.steps == whole.cost.steps
+    expected = whole_method.state_dict()
+    for key, value in resumed_method.state_dict().items():
+        same = torch.equal(value, expected[key]) if torch.is_tensor(value) else value == expected[key]
+        assert same, key
+
+
+def test_a_lost_checkpoint_means_starting_anew(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(Finetune(), reporter=Interrupt(task=1))
+    (checkpoint,) = tmp_path.rglob("task-*.safetensors")
+    checkpoint.write_bytes(b"damaged")
+    assert run(Finetune()).status == "complete"
+
+
+def test_only_the_newest_checkpoint_is_kept(run: Callable[..., RunResult], tmp_path: Path) -> None:
+    run(Finetune())
+    assert [p.name for p in tmp_path.rglob("task-*")] == ["task-003.safetensors"]
+
+
+def test_seeds_change_results_and_repeat_them(run: Callable[..., RunResult], tmp_path: Path) -> None:
+    first = run(Finetune(), seed=1, runs_dir=tmp_path / "a", steps=3)
+    again = run(Finetune(), seed=1, runs_dir=tmp_path / "b", steps=3)
+    other = run(Finetune(), seed=2, runs_dir=tmp_path / "c", steps=3)
+    losses = [
+        (tmp_path / d).rglob("metrics.jsonl").__next__().read_text() for d in ("a", "b", "c")
+    ]
+    assert losses[0] == losses[1] != losses[2]
+    np.testing.assert_array_equal(first.matrix.values, again.matrix.values)
+    assert other.config_hash == first.config_hash
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_finished_tasks(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    class Diverging(Recorder):
+        def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+            factor = float("nan") if "end task0 False" in self.calls else 1.0
+            return {"a": factor * super().loss(batch)["a"]}
+
+    with pytest.raises(ClbenchError, match="loss became nan.*train.lr"):
+        run(Diverging(), steps=2)
+    (path,) = tmp_path.rglob("result.json")
+    result = RunResult.load(path)
+    assert (result.status, result.matrix.learned) == ("partial", 1)
+
+
+def test_class_incremental_tests_seen_classes_among_seen_names(
+    run: Callable[..., RunResult],
+    make_sequence: Callable[..., TaskSequence],
+    make_model: Callable[[], CLIP],
+) -> None:
+    sequence = make_sequence(setting=Setting.CLASS_INCREMENTAL)
+    result = run(ZeroShot(), sequence=sequence)
+    values = result.matrix.values
+    assert np.isnan(values[0]).all()
+    assert np.isnan(values[1]).tolist() == [False, True, True]
+    model, benchmark = make_model(), sequence.benchmark
+    classes = benchmark.tasks[0].classes + benchmark.tasks[1].classes
+    images, labels = sequence.test_set(1).__getitems__(range(24))
+    with torch.no_grad():
+        predicted = model.logits(images, model.class_features(classes)).argmax(1)
+    assert values[2, 1] == pytest.approx((predicted == labels + 3).double().mean().item())
+    assert result.summary["last"] == pytest.approx(values[3].mean())
+    assert result.summary["transfer"] is None
+
+
+def test_task_hidden_scores_among_all_names(
+    run: Callable[..., RunResult], make_sequence: Callable[..., TaskSequence]
+) -> None:
+    hidden = run(ZeroShot(), sequence=make_sequence(setting=Setting.TASK_HIDDEN))
+    given = run(ZeroShot(), sequence=make_sequence(), seed=5)
+    assert not np.isnan(hidden.matrix.values).any()
+    assert (hidden.matrix.values <= given.matrix.values).all()
+    assert hidden.matrix.values.mean() < given.matrix.values.mean()
+
+
+def test_the_zero_shot_row_of_an_earlier_run_is_used(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    run(ZeroShot())
+    (cache,) = (tmp_path / "runs").glob("zero-shot-*.json")
+    content = json.loads(cache.read_text())
+    content["accuracy"]["0"] = 0.125
+    cache.write_text(json.dumps(content))
+    assert run(ZeroShot(), seed=1).matrix.values[0, 0] == 0.125
+    cache.write_text("{damaged")
+    assert run(ZeroShot(), seed=2).matrix.values[0, 0] != 0.125
+
+
+def test_cuda_without_a_gpu_is_refused(run: Callable[..., RunResult]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ClbenchError, match="no CUDA device"):
+        run(ZeroShot(), device="cuda")
+
+
+def test_bf16_runs(run: Callable[..., RunResult]) -> None:
+    assert run(Finetune(), precision="bf16").status == "complete"

@@ -1,0 +1,117 @@
+"""Tables in the terminal: everything readable at the widths people have."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console, RenderableType
+
+from clbench.core.matrix import AccuracyMatrix
+from clbench.core.result import RunResult
+from clbench.report.console import abbreviate, matrix_console, render_console
+from clbench.report.matrix_csv import read_matrix_csv
+
+MakeResult = Callable[..., RunResult]
+PUBLISHED = Path(__file__).parents[1] / "data" / "published"
+
+
+def printed(renderable: RenderableType, width: int, colour: bool = False) -> str:
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=colour,
+        color_system="truecolor" if colour else None,
+    )
+    console.print(renderable)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [70, 80, 100, 120])
+def test_summary_numbers_are_never_cut(study: list[RunResult], width: int) -> None:
+    text = printed(render_console(study), width)
+    for whole in ("Transfer", "Avg", "Last", "45.0 ± 3.5", "67.5 ± 3.5", "77.5 ± 3.5", "nusa"):
+        assert whole in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_costs_are_left_out_where_space_is_short(study: list[RunResult]) -> None:
+    assert "Training" in printed(render_console(study), 120)
+    assert "Training" not in printed(render_console(study), 70)
+
+
+def test_groups_are_printed_with_the_reason(
+    study: list[RunResult], make_result: MakeResult
+) -> None:
+    text = printed(render_console([*study, make_result(fingerprint="f2")]), 100)
+    assert "Not to be compared with mini-I-ViT-B-16: backbone fingerprint f2, not f1." in text
+    assert text.count("mini v1, order I, task-given, ViT-B-16 (openai)") == 2
+
+
+def test_best_and_second_are_set_off(study: list[RunResult]) -> None:
+    text = printed(render_console(study), 120, colour=True)
+    assert "\x1b[1;32m45.0 ± 3.5\x1b[0m" in text
+    assert "37.5\x1b[0m" in text.split("\x1b[4m", 1)[1][:30]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_eleven_tasks_fit_with_all_their_numbers(width: int) -> None:
+    matrix = read_matrix_csv(PUBLISHED / "zscl.csv")
+    lines = printed(matrix_console(matrix, width), width).splitlines()
+    assert len(lines) == 13
+    assert lines[0].split()[1:4] == ["Aircr", "Calte", "CIFAR"]
+    for line, row in zip(lines[1:], matrix.values, strict=True):
+        assert line.split()[1:] == [f"{100 * value:.1f}" for value in row]
+
+
+def test_long_sequences_are_thinned_and_say_so() -> None:
+    names = tuple(f"step {i}" for i in range(50))
+    values = np.tile(np.linspace(0.01, 0.5, 50), (51, 1))
+    text = printed(matrix_console(AccuracyMatrix(names, values), 80), 80)
+    lines = text.splitlines()
+    assert "10 of 50 tasks shown" in text
+    assert lines[-2].split()[:2] == ["step", "49"]
+    assert lines[1].split()[-1] == "50.0", "the last task is always shown"
+    assert max(map(len, lines)) <= 80
+
+
+def test_low_and_high_accuracies_differ_in_colour_and_missing_ones_have_none() -> None:
+    matrix = AccuracyMatrix(("a", "b"), [[np.nan, np.nan], [1.0, np.nan], [0.0, 0.5]])
+    text = printed(matrix_console(matrix), 80, colour=True)
+    assert "\x1b[1;30;48;2;253;231;37m100.0" in text, "just learned: bold"
+    assert "\x1b[37;48;2;68;1;84m  0.0" in text
+    assert "zero-shot" not in text
+    assert "nan" not in text
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
+def test_a_constant_matrix_can_be_printed(value: float) -> None:
+    matrix = AccuracyMatrix(("a",), [[value], [value]])
+    assert f"{100 * value:.1f}" in printed(matrix_console(matrix), 80, colour=True)
+
+
+def test_an_empty_matrix_can_be_printed() -> None:
+    assert printed(matrix_console(AccuracyMatrix.empty(["a", "b"])), 80).split() == [
+        "after",
+        "a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize("width", [3, 5, 8])
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"classes {10 * i}-{10 * i + 9}" for i in range(20)],
+        ["StanfordCars", "StanfordDogs", "Stanf", "DTD"],
+        [f"{i}" for i in range(30)],
+    ],
+)
+def test_abbreviations_fit_and_stay_different(names: list[str], width: int) -> None:
+    short = abbreviate(names, width)
+    assert len(set(short)) == len(names)
+    assert max(map(len, short)) <= width
