@@ -54,15 +54,15 @@ class Recipe:
         seed: Seed of the weights and of the batches.
     """
 
-    steps: int = 3250
-    mixed_steps: int = 500
+    steps: int = 3000
+    mixed_steps: int = 750
     cosine_steps: int = 4000
-    wild_share: float = 0.2
+    wild_share: float = 0.15
     clean_images: int = 160_000
     wild_images: int = 40_000
     batch_size: int = 256
     learning_rate: float = 1.5e-3
-    mixed_learning_rate: float = 3e-4
+    mixed_learning_rate: float = 6e-4
     weight_decay: float = 0.1
     warmup: int = 100
     seed: int = 0

@@ -53,14 +53,12 @@ def differences(root: Path, wheel: Path) -> list[str]:
 def import_everything(site: Path) -> int:
     """Import every module below SITE/clbench, none from elsewhere, and return their number."""
     package = importlib.import_module("clbench")
-    modules = [package]
-    for found in pkgutil.walk_packages(package.__path__, "clbench."):
-        if not found.name.endswith("__main__"):
-            modules.append(importlib.import_module(found.name))
-    for module in modules:
+    names = [found.name for found in pkgutil.walk_packages(package.__path__, "clbench.")]
+    modules = [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+    for module in [package, *modules]:
         if not Path(str(module.__file__)).is_relative_to(site.resolve()):
             sys.exit(f"{module.__name__} came from {module.__file__}, not from {site}")
-    return len(modules)
+    return 1 + len(modules)
 
 
 def main(arguments: list[str]) -> None:

@@ -103,10 +103,12 @@ def import_violations(root: Path) -> list[str]:
     problems = []
     for path in sources(root):
         name, layer = path.relative_to(root).as_posix(), layer_of(root, path)
-        for node, in_function in nodes(ast.parse(path.read_text())):
-            for module in imported_modules(node):
-                if problem := import_problem(layer, name in LAZY, in_function, module):
-                    problems.append(f"{name}:{node.lineno}: {problem}")
+        problems += [
+            f"{name}:{node.lineno}: {problem}"
+            for node, in_function in nodes(ast.parse(path.read_text()))
+            for module in imported_modules(node)
+            if (problem := import_problem(layer, name in LAZY, in_function, module))
+        ]
     return problems
 
 

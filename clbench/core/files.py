@@ -39,9 +39,11 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
 
 
 def round_significant(value: float) -> float:
-    """Round to the ten significant digits that result files keep.
+    """Round to what result files keep: ten significant digits, at most twelve decimals.
 
-    >>> round_significant(2 / 3), round_significant(0.5)
-    (0.6666666667, 0.5)
+    The latter because differences of equal numbers leave traces around 1e-17.
+
+    >>> round_significant(2 / 3), round_significant(0.3 - 0.1 - 0.2), round_significant(12345.678)
+    (0.6666666667, 0.0, 12345.678)
     """
-    return float(f"{value:.10g}")
+    return round(float(f"{value:.10g}"), 12) + 0.0  # adding zero turns -0.0 into 0.0

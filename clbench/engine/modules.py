@@ -64,7 +64,7 @@ class TrainingModule(pl.LightningModule):
             lr=self.settings.lr_for(self.task),
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
-            fused=trained[0].is_cuda,
+            fused=True,
         )
         scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps))
         return {

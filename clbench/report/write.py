@@ -112,4 +112,7 @@ def _matrix_markdown(heading: str, result: RunResult) -> str:
 
 
 def _csv(frame: pd.DataFrame, index: bool) -> str:
-    return frame.to_csv(index=index, lineterminator="\n", float_format="%.10g")
+    # Differences of equal numbers leave traces around 1e-17; adding zero turns -0.0 into 0.0.
+    numbers = frame.select_dtypes("float")
+    tidy = frame.assign(**{str(key): numbers[key].round(12) + 0.0 for key in numbers})
+    return tidy.to_csv(index=index, lineterminator="\n", float_format="%.10g")
