@@ -17,8 +17,8 @@ from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
 from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
-from clbench.engine.progress import Reporter, make_reporter
-from clbench.engine.rundir import RunDirectory, run_path
+from clbench.engine.progress import QuietReporter, Reporter, make_reporter
+from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.zeroshot import ZeroShotCache
 from clbench.report.rundir import publish
@@ -31,6 +31,7 @@ def run(
     benchmark: str | None = None,
     *,
     seed: int | None = None,
+    backbone: str | None = None,
     runs_dir: Path | str = "runs",
     settings: Overrides | None = None,
     config_file: Path | None = None,
@@ -44,6 +45,8 @@ def run(
         method: name, ``package.module:Class`` or a `Method` class; ``nusa`` by default.
         benchmark: name; ``mini`` by default.
         seed: training seed; 0 by default.
+        backbone: ``mini``, ``ARCHITECTURE``, ``ARCHITECTURE/TAG`` or a weights file; that of the
+            benchmark by default.
         runs_dir: where run directories are made.
         settings: dotted keys to values, e.g. ``{"method.rank": 16, "train.steps": 50}``.
         config_file: YAML file with a configuration tree.
@@ -57,7 +60,7 @@ def run(
     Raises:
         ClbenchError: a mistake the user can mend.
     """
-    overrides = dict(settings or {})
+    overrides = _overrides(backbone, settings)
     if seed is not None:
         overrides["seed"] = seed
     resolved, cls = config.resolve(
@@ -72,13 +75,18 @@ def run_resolved(
     """Run resolved settings; see `run`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    with RunDirectory(run_path(runs_dir, settings)) as directory:
-        result = directory.result()
-        if result is not None and result.status != "partial":
-            reporter.note(f"already complete: {directory.path}")
-            return result
-        model = load_clip(settings.backbone)
-        sequence = build_sequence(settings, model.image_size)
+    directory = RunDirectory(run_path(runs_dir, settings))
+    result = directory.result()
+    if result is not None and result.status != "partial":
+        reporter.note(f"already complete: {directory.path}")
+        return result
+    # Before the directory is made: where weights or data are missing, nothing is left behind.
+    model = load_clip(settings.backbone)
+    sequence = build_sequence(settings, model.image_size)
+    for task in sequence.benchmark.tasks:
+        model.tokenize([prompts[0] for prompts in task.classes.prompts])  # are all words known?
+    sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
+    with directory:
         runner = SequenceRunner(
             settings,
             sequence,
@@ -114,6 +122,7 @@ def compare(
     methods: Sequence[str] | str = "all",
     seeds: Sequence[int] = (0, 1, 2),
     *,
+    backbone: str | None = None,
     runs_dir: Path | str = "runs",
     settings: Overrides | None = None,
     quick: bool = False,
@@ -129,6 +138,7 @@ def compare(
         benchmark: name of the benchmark.
         methods: names, or ``all``.
         seeds: training seeds.
+        backbone: as in `run`.
         runs_dir: where run directories are made.
         settings: dotted keys to values, for every run.
         quick: smoke runs whose numbers mean nothing.
@@ -139,8 +149,9 @@ def compare(
         ClbenchError: an invalid configuration; or, after all other runs, those that failed.
     """
     names = registry.method_names() if methods == "all" else list(methods)
+    overrides = _overrides(backbone, settings)
     planned = [
-        config.resolve(name, benchmark, overrides={**(settings or {}), "seed": seed}, quick=quick)
+        config.resolve(name, benchmark, overrides={**overrides, "seed": seed}, quick=quick)
         for seed in seeds
         for name in names
     ]
@@ -190,6 +201,11 @@ def _result_files(path: Path) -> list[Path]:
     return inside or sorted(path.glob("*.json"))
 
 
+def _overrides(backbone: str | None, settings: Overrides | None) -> dict[str, Any]:
+    """Settings by dotted key; those given one by one win over the backbone's short name."""
+    return {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
+
+
 def _reporter(console: Console | None, quiet: bool) -> Reporter:
     return make_reporter(console or Console(stderr=True), quiet=quiet)
 
@@ -207,4 +223,4 @@ def _zero_shot_cache(
         "prompts": prompts,
         "precision": settings.precision,
     }
-    return ZeroShotCache(runs_dir / benchmark.name, identity)
+    return ZeroShotCache(runs_dir / folder_name(benchmark.name), identity)

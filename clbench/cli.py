@@ -7,12 +7,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
 
 from clbench.core.errors import ClbenchError
+
+if TYPE_CHECKING:
+    from clbench.core.result import RunResult
 
 P = ParamSpec("P")
 
@@ -30,6 +33,17 @@ RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="key=value, e.g. method.rank=16 or train.lr=1e-3. Repeatable."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="mini, ARCHITECTURE, ARCHITECTURE/TAG (ViT-B-16/openai) or a weights file.",
+        show_default="the benchmark's",
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
@@ -62,6 +76,8 @@ def run(
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed.", show_default="0")] = None,
+    backbone: Backbone = None,
+    root: Root = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
@@ -70,23 +86,21 @@ def run(
 ) -> None:
     """Train and test one method on one benchmark. The same command resumes."""
     from clbench import api
-    from clbench.config import parse_assignments
-    from clbench.engine.rundir import run_path
-    from clbench.core.settings import RunSettings
 
     result = api.run(
         method,
         benchmark,
         seed=seed,
+        backbone=backbone,
         runs_dir=runs_dir,
-        settings=parse_assignments(settings or ()),
+        settings=_settings(settings, root),
         config_file=config,
         quick=quick,
         quiet=quiet,
     )
-    _show_results([result], matrix=True)
-    path = run_path(runs_dir, RunSettings.model_validate(result.config))
-    _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
+    _show_results([result], matrices=True)
+    _show_zero_shot_check(result)
+    _show_directories([result], runs_dir)
 
 
 @app.command(epilog="Example: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1")
@@ -95,17 +109,19 @@ def compare(
     benchmark: Annotated[str, typer.Option(help="Name.")] = "mini",
     methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
     seeds: Annotated[str, typer.Option(help="Training seeds with commas between.")] = "0,1,2",
+    backbone: Backbone = None,
+    root: Root = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write tables and the result files there.")
     ] = None,
+    matrices: Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")] = False,
     quick: Quick = False,
     quiet: Quiet = False,
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
     from clbench import api
-    from clbench.config import parse_assignments
     from clbench.report.rundir import collect
     from clbench.report.write import write_report
 
@@ -113,12 +129,14 @@ def compare(
         benchmark,
         "all" if methods == "all" else [name.strip() for name in methods.split(",")],
         _seeds(seeds),
+        backbone=backbone,
         runs_dir=runs_dir,
-        settings=parse_assignments(settings or ()),
+        settings=_settings(settings, root),
         quick=quick,
         quiet=quiet,
     )
-    _show_results(results)
+    _show_results(results, matrices=matrices)
+    _show_directories(results, runs_dir)
     if out is not None:
         collect(results, out / "results")
         write_report(results, out)
@@ -203,13 +221,41 @@ def _seeds(text: str) -> list[int]:
         raise ClbenchError(f"--seeds {text!r}: expected whole numbers, e.g. 0,1,2") from None
 
 
-def _show_results(results: list[Any], *, matrix: bool = False) -> None:
+def _settings(assignments: list[str] | None, root: Path | None) -> dict[str, Any]:
+    from clbench.config import parse_assignments
+
+    folder = {} if root is None else {"data_root": str(root)}
+    return {**folder, **parse_assignments(assignments or ())}
+
+
+def _show_zero_shot_check(result: RunResult) -> None:
+    from clbench import registry
+    from clbench.report.zero_shot_check import zero_shot_check
+
+    published = registry.benchmark(result.config["benchmark"]["name"]).results.get("zero_shot")
+    if published is not None and result.method.name == "zeroshot":
+        _console().print(zero_shot_check(result, published))
+
+
+def _show_results(results: list[RunResult], *, matrices: bool = False) -> None:
     from clbench.report.console import matrix_console, render_console
 
     console = _console()
-    if matrix:
-        console.print(matrix_console(results[0].matrix, console.width))
+    for result in results if matrices else ():
+        console.print(
+            f"{result.method.name}, seed {result.seed}: accuracy in percent", style="bold"
+        )
+        console.print(matrix_console(result.matrix, console.width))
     console.print(render_console(results))
+
+
+def _show_directories(results: list[RunResult], runs_dir: Path) -> None:
+    from clbench.core.settings import RunSettings
+    from clbench.engine.rundir import run_path
+
+    for result in results:
+        path = run_path(runs_dir, RunSettings.model_validate(result.config))
+        _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
 
 
 def _console() -> Console:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
-from clbench.core.settings import RunSettings, TrainSettings
+from clbench.core.settings import RunSettings
 
 if TYPE_CHECKING:
     from clbench.core.method import Method
@@ -27,6 +27,8 @@ Tree = dict[str, Any]
 
 SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation")
 QUICK_STEPS = 4
+MINI_WEIGHTS = "clbench.datamodules:mini_clip.safetensors"
+WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
 def resolve(
@@ -73,6 +75,32 @@ def resolve(
     if problems:
         raise ClbenchError("\n".join(problems))
     return cast(RunSettings, settings), cls
+
+
+def backbone_settings(text: str) -> Tree:
+    """The settings that ``--backbone`` stands for.
+
+    >>> backbone_settings("ViT-B-16/laion2b_s34b_b88k")
+    {'backbone.model': 'ViT-B-16', 'backbone.weights': 'laion2b_s34b_b88k'}
+
+    Args:
+        text: ``mini``, an open_clip architecture with or without ``/tag`` (OpenAI's weights
+            without), or a weights file.
+
+    Raises:
+        ClbenchError: an empty architecture or tag.
+    """
+    if text == "mini":
+        return {"backbone.model": "mini", "backbone.weights": MINI_WEIGHTS}
+    if Path(text).expanduser().is_file() or Path(text).suffix in WEIGHT_SUFFIXES:
+        return {"backbone.weights": text}
+    model, slash, tag = text.partition("/")
+    if not model or (slash and not tag) or "/" in tag:
+        raise ClbenchError(
+            f"--backbone {text!r}: expected mini, ARCHITECTURE, ARCHITECTURE/TAG (for example "
+            "ViT-B-16/openai) or a weights file that exists"
+        )
+    return {"backbone.model": model, "backbone.weights": tag or "openai"}
 
 
 def read_config(path: Path) -> Tree:
@@ -140,9 +168,9 @@ def check_arguments(
     Problems are appended as lines that name key, value and the nearest valid name.
     """
     checked: Tree = {}
-    for key in values:
-        if key not in schema:
-            problems.append(str(unknown_name("key", f"{section}.{key}", _dotted(section, schema))))
+    valid = _dotted(section, schema)
+    unknown = [f"{section}.{key}" for key in values if key not in schema]
+    problems.extend(str(unknown_name("key", key, valid)) for key in unknown)
     for key, parameter in schema.items():
         if key not in values and parameter.default is inspect.Parameter.empty:
             problems.append(f"{section}.{key} is required")

@@ -38,9 +38,10 @@ def description(name: str) -> RenderableType:
     Raises:
         ClbenchError: no such name.
     """
-    if name in registry.method_names() or ":" in name:
+    folder = name.startswith(registry.FOLDER)
+    if name in registry.method_names() or (":" in name and not folder):
         return _describe_method(registry.method(name))
-    if name in registry.benchmark_names():
+    if folder or name in registry.benchmark_names():
         return _describe_benchmark(registry.benchmark(name))
     if name in registry.recipe_names():
         content = registry.read_recipe(*name.split("/", 1))
@@ -94,7 +95,7 @@ def hyperparameter_docs(cls: type[Any]) -> dict[str, str]:
     text = inspect.getdoc(cls) or ""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
     docs: dict[str, str] = {}
-    for line in (section[1].splitlines() if section else []):
+    for line in section[1].splitlines() if section else []:
         entry = re.match(r"^    (\w+): (.*)$", line)
         if entry:
             docs[entry[1]] = entry[2]
@@ -121,6 +122,7 @@ def _benchmarks() -> Table:
     table = Table("benchmark", "what it is", title="Benchmarks", title_justify="left")
     for name in registry.benchmark_names():
         table.add_row(name, registry.benchmark(name).title)
+    table.add_row(f"{registry.FOLDER}/path", "Your folder task/split/class/*.jpg as a benchmark")
     return table
 
 

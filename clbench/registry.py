@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from clbench.core.method import Method
 
 Builder = Callable[..., "SequenceData"]
+
+FOLDER = "folder:"
+"""Prefix of benchmark names that stand for a directory of the user's."""
 
 #: Arguments every benchmark builder receives from the engine; all others are its options.
 BUILDER_CONTEXT = frozenset({"image_size", "data_root", "workers", "quick"})
@@ -128,12 +131,15 @@ def benchmark_names() -> list[str]:
 def benchmark(name: str) -> BenchmarkRecipe:
     """Find a benchmark's recipe by name.
 
+    ``folder:/path`` needs no recipe: it is a directory ``task/split/class/*.jpg``.
     A plug-in of the entry-point group ``clbench.benchmarks`` is a builder function; its recipe
     is made from its name and docstring.
 
     Raises:
         ClbenchError: no such benchmark.
     """
+    if name.startswith(FOLDER):
+        return _folder_recipe(name)
     if name in _recipe_names("benchmarks"):
         recipe = read_recipe("benchmarks", name)
         recipe.setdefault("family", name)
@@ -143,7 +149,7 @@ def benchmark(name: str) -> BenchmarkRecipe:
         builder = _load_plugin(plugins[name], "benchmark")
         title = (inspect.getdoc(builder) or name).splitlines()[0]
         return BenchmarkRecipe(name, title, plugins[name].value, family=name)
-    raise unknown_name("benchmark", name, benchmark_names())
+    raise unknown_name("benchmark", name, [*benchmark_names(), f"{FOLDER}/path"])
 
 
 def method_recipe(name: str) -> MethodRecipe:
@@ -192,6 +198,13 @@ def _checked_method(name: str, found: Any) -> type[Method]:
     if not isinstance(getattr(found, "name", None), str):
         raise ClbenchError(f"method class {found.__name__} needs a class attribute 'name'")
     return found
+
+
+def _folder_recipe(name: str) -> BenchmarkRecipe:
+    path = Path(name.removeprefix(FOLDER)).expanduser().resolve()
+    title = f"One task per folder in {path}"
+    builder = "clbench.datamodules.folder:tasks"
+    return BenchmarkRecipe(f"{FOLDER}{path}", title, builder, "folder", {"path": str(path)})
 
 
 def _recipe_names(kind: str) -> list[str]:

@@ -20,7 +20,9 @@ class ImageTensors:
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images must be uint8 (N, 3, H, W), got {images.dtype} {images.shape}")
+            raise ValueError(
+                f"images must be uint8 (N, 3, H, W), got {images.dtype} {images.shape}"
+            )
         if labels.shape != images.shape[:1]:
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
         self.images = images

@@ -119,9 +119,7 @@ def class_steps(
     order = np.random.default_rng(class_seed).permutation(len(classes))
     groups = [[classes[i] for i in part] for part in np.split(order, steps)]
     specs = tuple(Task(f"step{i + 1:02d}", _texts(group)) for i, group in enumerate(groups))
-    benchmark = Benchmark(
-        name, VERSION, Setting.CLASS_INCREMENTAL, f"shuffled-{class_seed}", specs
-    )
+    benchmark = Benchmark(name, VERSION, Setting.CLASS_INCREMENTAL, f"shuffled-{class_seed}", specs)
 
     def load(task: int) -> Sets:
         train, test = (

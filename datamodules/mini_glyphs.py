@@ -38,7 +38,21 @@ SLANTED_FONTS = (
 FONTS = (*UPRIGHT_FONTS, *SLANTED_FONTS)
 
 DIRECTIONS = ("up", "up right", "right", "down right", "down", "down left", "left", "up left")
-NUMBERS = tuple("zero one two three four five six seven eight nine ten eleven twelve".split())
+NUMBERS = (
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+)
 PETALS = (3, 4, 5, 6, 8, 12)
 GREEK = {
     "alpha": "α",

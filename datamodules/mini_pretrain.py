@@ -54,10 +54,10 @@ class Recipe:
         seed: Seed of the weights and of the batches.
     """
 
-    steps: int = 3000
-    mixed_steps: int = 750
+    steps: int = 2750
+    mixed_steps: int = 500
     cosine_steps: int = 4000
-    wild_share: float = 0.15
+    wild_share: float = 0.016
     clean_images: int = 160_000
     wild_images: int = 40_000
     batch_size: int = 256

@@ -83,8 +83,8 @@ def _flag_cloth(country: str) -> NDArray[np.float32]:
     names = (VERTICAL_FLAGS if vertical else HORIZONTAL_FLAGS)[country].split()
     along = X / 0.94 if vertical else Y / 0.62
     stripe = np.clip(((along + 0.5) * len(names)).astype(int), 0, len(names) - 1)
-    colours: NDArray[np.float32] = np.array([COLOURS[name] for name in names], np.float32)
-    return colours[stripe]
+    colours = np.array([COLOURS[name] for name in names], np.float32)
+    return np.asarray(colours[stripe], np.float32)
 
 
 SPECKLES = 24  # random squares per side of the texture of that name
@@ -181,7 +181,7 @@ def _meadow(rng: np.random.Generator) -> NDArray[np.float32]:
 def _flood(land: NDArray[np.float32], depth: NDArray[np.floating]) -> NDArray[np.float32]:
     """Cover land (H, W, 3) with water to the extent of `depth` (H, W), clipped to [0, 1]."""
     wet = np.clip(depth, 0, 1)[..., None].astype(np.float32)
-    return (1 - wet) * land + wet * np.asarray(WATER, np.float32)
+    return np.asarray((1 - wet) * land + wet * np.asarray(WATER), np.float32)
 
 
 def _forest(rng: np.random.Generator) -> NDArray[np.float32]:

@@ -12,7 +12,10 @@ from torch.utils.data import DataLoader, Sampler
 
 from clbench.core.data import ImageSet, ReferencePairs
 from clbench.core.errors import ClbenchError
+from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
+from clbench.datamodules.augment import CroppedImages, PositionedBatches
+from clbench.datamodules.decoded import Decoded
 from clbench.datamodules.reference import folder_pairs, task_pairs
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -94,10 +97,44 @@ class TaskSequence(pl.LightningDataModule):
         """Test images of a task."""
         return self._task_sets(task)[1]
 
-    def train_loader(self, task: int, *, batch_size: int, steps: int, seed: int) -> Loader:
-        """Exactly `steps` shuffled batches; the order depends on `seed` and the task only."""
+    def prepare(self, train: TrainSettings, *, quiet: bool = False) -> None:
+        """Decode the images of image sets that keep them on disk.
+
+        Training images are decoded only where the run draws each of them once or more.
+
+        Args:
+            train: how many training images are drawn, and whether they are cropped at random.
+            quiet: show no progress.
+
+        Raises:
+            ClbenchError: an image is missing or damaged.
+        """
+        for index, task in enumerate(self.benchmark.tasks):
+            trained, tested = self._task_sets(index)
+            if isinstance(tested, Decoded):
+                tested.prepare(quiet=quiet)
+            if isinstance(trained, Decoded) and train.augmentation == "none":
+                trained.prepare(train.steps_for(task.name) * train.batch_size, quiet=quiet)
+
+    def train_loader(
+        self,
+        task: int,
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        augmentation: Augmentation = "none",
+    ) -> Loader:
+        """Exactly `steps` shuffled batches; order and crops depend on `seed` and the task only.
+
+        Raises:
+            ClbenchError: crops are asked for of images that have no original.
+        """
         images = self.train_set(task)
         sampler = StepSampler(len(images), batch_size, steps, seed * 10_007 + task)
+        if augmentation == "crop":
+            cropped = CroppedImages(images, seed, task, self.benchmark.name)
+            return self._loader(cropped, PositionedBatches(sampler))
         return self._loader(images, sampler)
 
     def test_loader(self, task: int, *, batch_size: int) -> Loader:
@@ -132,7 +169,7 @@ class TaskSequence(pl.LightningDataModule):
             self._sets[task] = self._load(task)
         return self._sets[task]
 
-    def _loader(self, images: ImageSet, batches: Any) -> Loader:
+    def _loader(self, images: ImageSet | CroppedImages, batches: Any) -> Loader:
         return DataLoader(
             cast(Any, images),
             batch_sampler=batches,

@@ -19,9 +19,7 @@ def modules_with_examples() -> list[str]:
             spec = module.module_finder.find_spec(module.name, None)
             found[module.name] = spec.origin if spec else None
         found[package] = str(Path(folders[0]) / "__init__.py")
-    return sorted(
-        name for name, path in found.items() if path and ">>> " in Path(path).read_text()
-    )
+    return sorted(name for name, path in found.items() if path and ">>> " in Path(path).read_text())
 
 
 EXAMPLES = modules_with_examples()

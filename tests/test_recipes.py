@@ -13,7 +13,9 @@ from clbench.core.errors import ClbenchError
 
 def recipe_files(kind: str) -> list[str]:
     folder = files("clbench.experiments") / kind
-    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")
+    )
 
 
 def test_every_method_has_a_recipe_and_every_recipe_a_method() -> None:
@@ -52,8 +54,6 @@ def test_published_numbers_name_their_source(name: str) -> None:
         values = [v for k, v in numbers.items() if k != "source"]
         assert values
         assert all(0 < v < 100 for v in values)
-
-
 
 
 def test_an_unknown_key_in_a_recipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

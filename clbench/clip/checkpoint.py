@@ -21,6 +21,9 @@ SUFFIXES: Final = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 NOT_WEIGHTS: Final = frozenset({"input_resolution", "context_length", "vocab_size"})
 """Numbers that OpenAI stored among the weights."""
 
+FORBIDDEN: Final = ("allowed global", "not allowed", "Unsupported class", "unrecognized function")
+"""Words by which torch and the archive reader say that they met a forbidden object."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -54,8 +57,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except ClbenchError:
         raise
     except pickle.UnpicklingError as error:
-        # torch's message and the archive reader's differ; both say so of a forbidden object.
-        if any(sign in str(error) for sign in ("Unsupported", "not allowed", "Weights only")):
+        if any(sign in str(error) for sign in FORBIDDEN):
             raise ClbenchError(
                 f"{path} holds Python objects besides tensors, which clbench does not load because "
                 f"that can run any code; save its state_dict() and use that"

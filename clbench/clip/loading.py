@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME
 
 from clbench.clip.architecture import architecture, build, is_supported
 from clbench.clip.checkpoint import SUFFIXES, Checkpoint, fill, read_checkpoint
@@ -102,7 +101,7 @@ def _download(model: str, tag: str, pretrained: Mapping[str, Any], cache_dir: st
     except (OSError, RuntimeError, ValueError, HTTPException) as error:
         repository, _, file = pretrained["hf_hub"].rpartition("/")
         source = (
-            f"{file or HF_SAFE_WEIGHTS_NAME} of https://huggingface.co/{repository}"
+            f"{file or open_clip.constants.HF_SAFE_WEIGHTS_NAME} of https://huggingface.co/{repository}"
             if repository
             else pretrained["url"]
         )

@@ -77,7 +77,7 @@ class Tokenizer:
                 f"the text {texts[row]!r} has words that the model's reduced vocabulary of "
                 f"{len(kept)} tokens lacks: {words!r}; use other words or another backbone"
             )
-        return reduced.masked_fill_(padding, 0)
+        return reduced  # padding, id 0, finds its place at 0 whether or not 0 is kept
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
         """The tokenizer never changes, so copies of a model share it."""

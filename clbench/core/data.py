@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
 
 
@@ -113,10 +114,24 @@ class SequenceData(Protocol):
         """Test images of a task."""
         ...
 
+    def prepare(self, train: TrainSettings, *, quiet: bool = False) -> None:
+        """Do once, before the run, what would hold it up later, such as decoding images.
+
+        Raises:
+            ClbenchError: an image is missing or damaged.
+        """
+        ...
+
     def train_loader(
-        self, task: int, *, batch_size: int, steps: int, seed: int
+        self,
+        task: int,
+        *,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        augmentation: Augmentation = "none",
     ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
-        """Exactly `steps` shuffled batches, in an order fixed by `seed` and the task."""
+        """Exactly `steps` shuffled batches; order and crops are fixed by `seed` and the task."""
         ...
 
     def test_loader(

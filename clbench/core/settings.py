@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Augmentation = Literal["none", "crop"]
 
 
 class Settings(BaseModel):
@@ -57,6 +58,8 @@ class TrainSettings(Settings):
         betas: AdamW's two decay rates.
         warmup: warm-up length; below 1 a fraction of the steps, else a number of steps.
         clip_grad_norm: largest norm of the gradient; None means no clipping.
+        augmentation: ``none`` (the test transform) or ``crop`` (a random crop of 90 to 100 % of
+            the image's area, as published for full fine-tuning).
     """
 
     steps: PositiveInt | dict[str, PositiveInt] = 1000
@@ -66,6 +69,7 @@ class TrainSettings(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: NonNegativeFloat = 100
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    augmentation: Augmentation = "none"
 
     @field_validator("steps", "lr")
     @classmethod
@@ -76,17 +80,24 @@ class TrainSettings(Settings):
 
     def steps_for(self, task: str) -> int:
         """Optimizer steps of a task."""
-        return self.steps.get(task, self.steps["default"]) if isinstance(self.steps, dict) else self.steps
+        return (
+            self.steps.get(task, self.steps["default"])
+            if isinstance(self.steps, dict)
+            else self.steps
+        )
 
     def lr_for(self, task: str) -> float:
         """Peak learning rate of a task."""
-        return self.lr.get(task, self.lr["default"]) if isinstance(self.lr, dict) else self.lr
+        lr = self.lr
+        return lr.get(task, lr["default"]) if isinstance(lr, dict) else lr
 
     def warmup_steps(self, steps: int) -> int:
         """Warm-up steps out of `steps`.
 
-        >>> TrainSettings(warmup=0.05).warmup_steps(1000), TrainSettings(warmup=100).warmup_steps(500)
-        (50, 100)
+        >>> TrainSettings(warmup=0.05).warmup_steps(1000)
+        50
+        >>> TrainSettings(warmup=100).warmup_steps(500)
+        100
         """
         return round(self.warmup * steps) if self.warmup < 1 else int(self.warmup)
 

@@ -30,9 +30,7 @@ class TrainingModule(pl.LightningModule):
         task: name of the task, which may have its own steps and learning rate.
     """
 
-    def __init__(
-        self, method: Method, prompts: Tensor, settings: TrainSettings, task: str
-    ) -> None:
+    def __init__(self, method: Method, prompts: Tensor, settings: TrainSettings, task: str) -> None:
         super().__init__()
         self.method = method
         self.register_buffer("prompts", prompts, persistent=False)

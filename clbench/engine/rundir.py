@@ -26,9 +26,18 @@ RESULT = "result.json"
 
 def run_path(runs_dir: Path, settings: RunSettings) -> Path:
     """``<runs>/<benchmark>/<method>/seed<k>-<hash>``: the same settings, the same folder."""
-    method = re.sub(r"[^\w.-]+", "-", settings.method.name)
     leaf = f"seed{settings.seed}-{settings.fingerprint()}"
-    return runs_dir / settings.benchmark.name / method / leaf
+    benchmark, method = settings.benchmark.name, settings.method.name
+    return runs_dir / folder_name(benchmark) / folder_name(method) / leaf
+
+
+def folder_name(name: str) -> str:
+    """A benchmark's or method's name as one folder, which leads nowhere else.
+
+    >>> folder_name("mtil-5shot"), folder_name("folder:/data/birds"), folder_name("..")
+    ('mtil-5shot', 'folder-data-birds', '-')
+    """
+    return re.sub(r"[^\w.-]+", "-", name).lstrip(".") or "-"
 
 
 class RunDirectory:
@@ -184,4 +193,3 @@ def unflatten_state(tensors: Mapping[str, Tensor], other: Mapping[str, Any]) -> 
         else:
             state.setdefault(key, value)
     return state
-

@@ -193,7 +193,11 @@ class SequenceRunner:
         name = self.benchmark.tasks[task].name
         steps = train.steps_for(name)
         loader = self.sequence.train_loader(
-            task, batch_size=train.batch_size, steps=steps, seed=self.settings.seed
+            task,
+            batch_size=train.batch_size,
+            steps=steps,
+            seed=self.settings.seed,
+            augmentation=train.augmentation,
         )
         losses = LossCallback(
             self.reporter, lambda values: self.directory.record({"task": task + 1, **values})
@@ -290,9 +294,7 @@ class SequenceRunner:
                 needs=tuple(sorted(self.method.needs)),
                 paper=self.method.paper,
             ),
-            backbone=BackboneRecord(
-                **settings.backbone.model_dump(), fingerprint=self.fingerprint
-            ),
+            backbone=BackboneRecord(**settings.backbone.model_dump(), fingerprint=self.fingerprint),
             seed=settings.seed,
             accuracy=AccuracyRecord(values=matrix.to_lists(), counts=matrix.counts or ()),
             summary=matrix.summary(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +142,7 @@ def test_training_checkpoints_are_unwrapped(tmp_path: Path, state: dict[str, Ten
 def test_a_relative_file_without_folder_is_found(
     tmp_path: Path, state: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_file(state, tmp_path / "mine")
-    (tmp_path / "mine").rename(tmp_path / "mine.safetensors")
+    save_file(state, tmp_path / "mine.safetensors")
     monkeypatch.chdir(tmp_path)
     assert_holds(load("mine.safetensors"), state)
 
@@ -205,6 +204,14 @@ def test_long_texts_keep_the_end_of_text() -> None:
     assert tokens[0].tolist()[-1] == tokenizer.eot_token_id == tokenizer.vocab_size - 1
 
 
+def test_padding_needs_no_row_in_the_reduced_vocabulary() -> None:
+    full = open_clip.SimpleTokenizer()
+    start, end = full.sot_token_id, full.eot_token_id
+    cat, dog = sorted([*full.encode("cat"), *full.encode("dog")])
+    tokens = Tokenizer(6, [cat, dog, start, end])([full.decode([dog]).strip()])
+    assert tokens.tolist() == [[2, 1, 3, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("ids", [[5, 3, 49406, 49407], [1, 2, 3]])
 def test_kept_tokens_must_be_sorted_and_have_start_and_end(ids: list[int]) -> None:
     with pytest.raises(ValueError, match="sorted and include"):
@@ -246,7 +253,7 @@ class Container(nn.Module):
 
 
 @pytest.fixture
-def archive(tmp_path: Path, state: dict[str, Tensor]) -> Iterator[tuple[Path, dict[str, Tensor]]]:
+def archive(tmp_path: Path, state: dict[str, Tensor]) -> tuple[Path, dict[str, Tensor]]:
     """A TorchScript archive as OpenAI made them, and its weights."""
     half = {name: v.half() if v.dim() > 1 else v for name, v in state.items()}
     extra = {"input_resolution": 8, "context_length": 12, "vocab_size": VOCABULARY}
@@ -264,7 +271,7 @@ def archive(tmp_path: Path, state: dict[str, Tensor]) -> Iterator[tuple[Path, di
             module.register_buffer(leaf, value)
     path_ = tmp_path / "ViT-tiny.pt"
     torch.jit.script(root).save(path_)
-    yield path_, half
+    return path_, half
 
 
 jit = pytest.mark.filterwarnings(
@@ -467,5 +474,5 @@ def test_offline_mode_with_an_empty_cache(tmp_path: Path, monkeypatch: pytest.Mo
         load("openai", model="ViT-B-16", cache_dir=str(tmp_path))
 
 
-def test_the_quoted_openai_tag_is_quick_gelu_in_open_clip() -> None:
+def test_open_clip_says_that_openai_trained_with_quick_gelu() -> None:
     assert open_clip.get_pretrained_cfg("ViT-B-16", "openai")["quick_gelu"] is True

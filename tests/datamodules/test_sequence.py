@@ -52,7 +52,9 @@ def test_training_batches_hold_the_images_of_the_task(sequence: TaskSequence) ->
     loader = sequence.train_loader(1, batch_size=4, steps=3, seed=0)
     images, labels = next(iter(loader))
     assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 4, 4), torch.uint8, torch.int64)
-    known = {i.numpy().tobytes(): int(y) for i, y in zip(*image_set(seed=1).__getitems__(range(10)))}
+    known = {
+        i.numpy().tobytes(): int(y) for i, y in zip(*image_set(seed=1).__getitems__(range(10)))
+    }
     assert [known[i.numpy().tobytes()] for i in images] == labels.tolist()
     assert len(list(loader)) == 3
 

@@ -30,9 +30,7 @@ def test_the_learning_rate_warms_up_and_falls_to_zero(tiny_clip: CLIP) -> None:
 
 
 def test_a_task_may_have_its_own_rate_and_steps(tiny_clip: CLIP) -> None:
-    settings = TrainSettings(
-        steps={"default": 10, "b": 4}, lr={"default": 1.0, "b": 3.0}, warmup=0
-    )
+    settings = TrainSettings(steps={"default": 10, "b": 4}, lr={"default": 1.0, "b": 3.0}, warmup=0)
     rates = {
         task: make_module(tiny_clip, settings, task)
         .configure_optimizers()["optimizer"]

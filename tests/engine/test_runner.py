@@ -150,7 +150,9 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(
     assert resumed.cost.steps == whole.cost.steps
     expected = whole_method.state_dict()
     for key, value in resumed_method.state_dict().items():
-        same = torch.equal(value, expected[key]) if torch.is_tensor(value) else value == expected[key]
+        same = (
+            torch.equal(value, expected[key]) if torch.is_tensor(value) else value == expected[key]
+        )
         assert same, key
 
 
@@ -169,13 +171,13 @@ def test_only_the_newest_checkpoint_is_kept(run: Callable[..., RunResult], tmp_p
     assert [p.name for p in tmp_path.rglob("task-*")] == ["task-003.safetensors"]
 
 
-def test_seeds_change_results_and_repeat_them(run: Callable[..., RunResult], tmp_path: Path) -> None:
+def test_seeds_change_results_and_repeat_them(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
     first = run(Finetune(), seed=1, runs_dir=tmp_path / "a", steps=3)
     again = run(Finetune(), seed=1, runs_dir=tmp_path / "b", steps=3)
     other = run(Finetune(), seed=2, runs_dir=tmp_path / "c", steps=3)
-    losses = [
-        (tmp_path / d).rglob("metrics.jsonl").__next__().read_text() for d in ("a", "b", "c")
-    ]
+    losses = [(tmp_path / d).rglob("metrics.jsonl").__next__().read_text() for d in ("a", "b", "c")]
     assert losses[0] == losses[1] != losses[2]
     np.testing.assert_array_equal(first.matrix.values, again.matrix.values)
     assert other.config_hash == first.config_hash

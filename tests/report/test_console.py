@@ -115,3 +115,8 @@ def test_abbreviations_fit_and_stay_different(names: list[str], width: int) -> N
     short = abbreviate(names, width)
     assert len(set(short)) == len(names)
     assert max(map(len, short)) <= width
+
+
+def test_abbreviations_keep_what_tells_names_apart() -> None:
+    assert abbreviate(["StanfordCars", "StanfordDogs", "DTD"], 5) == ["Stars", "Stags", "DTD"]
+    assert abbreviate(["Aircraft", "Caltech101"], 5) == ["Aircr", "Calte"]

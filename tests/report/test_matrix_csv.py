@@ -101,6 +101,13 @@ def test_percent_and_fractions_are_told_apart(tmp_path: Path) -> None:
     assert percent.values[1:].tolist() == [[0.9, 0.4], [0.01, 0.95]]
 
 
+def test_a_file_of_a_model_near_zero_is_in_percent_above_the_documented_limit(
+    tmp_path: Path,
+) -> None:
+    assert read(tmp_path, "task,a,b\na,1.6,0.5\n").values[1].tolist() == [0.016, 0.005]
+    assert read(tmp_path, "task,a,b\na,1.0,0.5\n").values[1].tolist() == [1.0, 0.5]
+
+
 def test_what_is_not_there_is_missing(tmp_path: Path) -> None:
     matrix = read(tmp_path, "\ufefftask,a,b\n\nzero-shot,,0.4\na , 0.9,\n,,\n")
     assert matrix.to_lists() == [[None, 0.4], [0.9, None], [None, None]]

@@ -1,0 +1,151 @@
+"""MTIL: eleven data sets, one after the other, as ZSCL published the benchmark.
+
+Version 1 is frozen: a change of splits, prompts, order or transform that can change a number
+raises `VERSION`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import numpy as np
+from pydantic import Field
+
+from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.task import Benchmark, Setting, Task
+from clbench.datamodules import readers
+from clbench.datamodules.catalog import CATALOG, class_texts
+from clbench.datamodules.decoded import Decoded
+from clbench.datamodules.inventory import require
+from clbench.datamodules.mini import default_cache
+from clbench.datamodules.samples import Contents, Samples
+from clbench.datamodules.sequence import TaskSequence
+from clbench.datamodules.splits import few_shot, random_split
+
+VERSION: Final = 1
+QUICK_TEST_SIZE: Final = 64
+
+ORDER_II: Final = (
+    "StanfordCars", "Food", "MNIST", "OxfordPet", "Flowers", "SUN397", "Aircraft", "Caltech101",
+    "DTD", "EuroSAT", "CIFAR100",
+)  # fmt: skip
+
+
+def tasks(  # noqa: PLR0913 - the signature is the schema
+    *,
+    shots: Annotated[int, Field(gt=0)] | None = None,
+    shot_seed: Annotated[int, Field(ge=0)] = 0,
+    order: str | list[str] = "I",
+    order_seed: Annotated[int, Field(ge=0)] = 0,
+    setting: Literal["task-given", "task-hidden"] = "task-given",
+    name: str = "mtil",
+    data_root: str | None = None,
+    workers: int = 0,
+    quick: bool = False,
+    image_size: int = 224,
+) -> TaskSequence:
+    """Eleven data sets from aircraft to scenes, one task each.
+
+    Everything that can be wrong with the data of any task is found here, before training, except
+    damaged images.
+
+    Args:
+        shots: training images per class; None means the full training sets.
+        shot_seed: which images are drawn; independent of the training seed.
+        order: ``I`` or ``II`` as published, ``random``, or a list of data sets.
+        order_seed: seed of the random order.
+        setting: whether the data set is known at test, or every image is scored among the
+            classes of all tasks.
+        name: name of the variant.
+        data_root: folder of the data sets; the user's data folder if None.
+        workers: data-loading processes.
+        quick: test on 64 images per task.
+        image_size: side the backbone expects.
+
+    Raises:
+        ClbenchError: unknown order, data that are missing or changed, or too few images for
+            `shots`.
+    """
+    names, order_name = data_set_order(order, order_seed)
+    root = data_folder(data_root)
+    require(names, root)
+    contents = [official_splits(data_set, root) for data_set in names]
+    specs = [
+        Task(data_set, class_texts(data_set, found.class_names))
+        for data_set, found in zip(names, contents, strict=True)
+    ]
+    trained = [found.train for found in contents]
+    if shots is not None:
+        trained = [
+            few_shot(task.name, samples, task.classes.names, shots, shot_seed, root / "splits")
+            for task, samples in zip(specs, trained, strict=True)
+        ]
+    benchmark = Benchmark(name, VERSION, Setting(setting), order_name, tuple(specs))
+
+    def load(task: int) -> tuple[Decoded, Decoded]:
+        data_set = names[task]
+        return (
+            decoded(trained[task], image_size, root, f"{data_set}-train"),
+            decoded(contents[task].test, image_size, root, f"{data_set}-test", quick=quick),
+        )
+
+    return TaskSequence(benchmark, load, image_size=image_size, workers=workers)
+
+
+def data_folder(data_root: str | None) -> Path:
+    """Where data sets, splits and decoded images lie: as given, or in the user's cache folder."""
+    return Path(data_root).expanduser() if data_root else default_cache() / "data"
+
+
+def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], str]:
+    """The data sets in task order, and the name of that order.
+
+    >>> data_set_order(["DTD", "MNIST"], 0)
+    (('DTD', 'MNIST'), 'DTD, MNIST')
+
+    Raises:
+        ClbenchError: an order or data set that does not exist, or a list that is empty or names
+            one twice.
+    """
+    if isinstance(order, list):
+        for data_set in order:
+            if data_set not in CATALOG:
+                raise unknown_name("data set in benchmark.order", data_set, CATALOG)
+        if not order or len(set(order)) < len(order):
+            raise ClbenchError(f"benchmark.order={order} must name one data set or more, each once")
+        return tuple(order), ", ".join(order)
+    if order == "random":
+        shuffled = np.random.default_rng(seed).permutation(np.array(list(CATALOG)))
+        return tuple(str(data_set) for data_set in shuffled), f"random-{seed}"
+    orders = {"I": tuple(CATALOG), "II": ORDER_II}
+    if order not in orders:
+        raise unknown_name("benchmark.order", order, [*orders, "random", "a list of data sets"])
+    return orders[order], order
+
+
+def official_splits(name: str, root: Path) -> Contents:
+    """A data set with its training and test images, checked against the published counts.
+
+    Raises:
+        ClbenchError: it is damaged, has other counts, or has changed since it was split.
+    """
+    data_set = CATALOG[name]
+    contents = readers.read(data_set, root)
+    readers.check_counts(data_set, contents)
+    if not data_set.random_split:
+        return contents
+    train, test = random_split(name, contents.train, root / "splits")
+    return Contents(train, test, contents.class_names)
+
+
+def decoded(samples: Samples, size: int, root: Path, name: str, *, quick: bool = False) -> Decoded:
+    """An image set under the test transform; for smoke runs every n-th image, not kept on disk."""
+    if not quick:
+        return Decoded.of(samples, size, root / "decoded", name)
+    return Decoded.of(samples.subset(thinned(len(samples))), size, None, name)
+
+
+def thinned(size: int) -> range:
+    """Indices of about 64 images out of `size`, evenly spread."""
+    return range(0, size, max(1, size // QUICK_TEST_SIZE))

@@ -1,0 +1,157 @@
+"""Which images a benchmark uses: the seeded 80/20 split and the k-shot draw, kept as index files.
+
+An index file is drawn once per data folder and checked at every use, so that a data set that has
+changed is noticed before it changes a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from clbench.core.errors import ClbenchError
+from clbench.core.files import write_atomic
+from clbench.datamodules.fewshot import few_shot_indices
+from clbench.datamodules.samples import Samples
+
+FORMAT: Final = 1
+SPLIT_SEED: Final = 42
+TRAIN_SHARE: Final = 0.8
+
+Parts = dict[str, list[int]]
+
+
+def random_split_indices(size: int) -> tuple[list[int], list[int]]:
+    """Train and test indices of the published 80/20 split, each sorted.
+
+    The sets are those of ``torch.utils.data.random_split`` with the lengths ``int(0.8 n)`` and
+    the rest, and a generator seeded with 42. Published code applies it to files in the order of
+    the file system, so only the sizes are sure to agree with it; here the list is sorted before.
+
+    >>> random_split_indices(5)
+    ([0, 2, 3, 4], [1])
+    """
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(SPLIT_SEED)).tolist()
+    cut = int(TRAIN_SHARE * size)
+    return sorted(order[:cut]), sorted(order[cut:])
+
+
+def random_split(name: str, samples: Samples, folder: Path) -> tuple[Samples, Samples]:
+    """Split a data set that has no official split.
+
+    Args:
+        name: name of the data set.
+        samples: all its images, sorted.
+        folder: where index files are kept.
+
+    Raises:
+        ClbenchError: the data set or the index file has changed since the split was drawn.
+    """
+
+    def draw() -> Parts:
+        train, test = random_split_indices(len(samples))
+        return {"train": train, "test": test}
+
+    rule = {"kind": "random split", "train share": TRAIN_SHARE, "seed": SPLIT_SEED}
+    parts = _indices(folder / f"{name}-random-split.json", name, rule, samples, draw)
+    return samples.subset(parts["train"]), samples.subset(parts["test"])
+
+
+def few_shot(
+    name: str, samples: Samples, class_names: Sequence[str], shots: int, seed: int, folder: Path
+) -> Samples:
+    """Draw `shots` training images per class, the same for every method and training seed.
+
+    Args:
+        name: name of the data set.
+        samples: its training images.
+        class_names: names of its classes, all of which must have images.
+        shots: images per class.
+        seed: seed of the draw, not of the training.
+        folder: where index files are kept.
+
+    Raises:
+        ClbenchError: a class has too few images, or the data set or the index file has changed
+            since the draw.
+    """
+
+    def draw() -> Parts:
+        _check_class_sizes(name, samples, class_names, shots)
+        return {"train": few_shot_indices(torch.from_numpy(samples.labels), shots, seed, name)}
+
+    rule = {"kind": "few shot", "shots": shots, "seed": seed}
+    path = folder / f"{name}-{shots}shot-seed{seed}.json"
+    return samples.subset(_indices(path, name, rule, samples, draw)["train"])
+
+
+def _check_class_sizes(name: str, samples: Samples, class_names: Sequence[str], shots: int) -> None:
+    counts = np.bincount(samples.labels, minlength=len(class_names))
+    for label in np.flatnonzero(counts < shots).tolist():
+        raise ClbenchError(
+            f"{name}: class {class_names[label]!r} has {counts[label]} training images, fewer "
+            f"than benchmark.shots={shots}"
+        )
+
+
+def _indices(
+    path: Path, name: str, rule: Mapping[str, Any], samples: Samples, draw: Callable[[], Parts]
+) -> Parts:
+    """The indices of an index file, which is written where it is missing."""
+    identity = {"format": FORMAT, "data set": name, "rule": dict(rule), "source": samples.digest()}
+    stored = _read(path)
+    if stored is not None:
+        return _checked(path, stored, identity)
+    parts = draw()
+    content = {**identity, "sha256": _digest(parts), "indices": parts}
+    try:
+        write_atomic(path, json.dumps(content) + "\n")
+    except ClbenchError:
+        # Where the folder is read-only, the draw, which depends on nothing else, is made anew.
+        return parts
+    return parts
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ClbenchError(
+            f"the index file {path} cannot be read ({error}): delete it to draw it anew"
+        ) from error
+
+
+def _checked(path: Path, stored: Any, identity: Mapping[str, Any]) -> Parts:
+    """The indices of a stored file whose content agrees with itself and with the data."""
+    try:
+        parts: Parts = stored["indices"]
+        sound = stored["sha256"] == _digest(parts)
+        differing = [key for key, value in identity.items() if stored[key] != value]
+    except (KeyError, TypeError):
+        sound, differing = False, []
+    if not sound:
+        raise ClbenchError(f"the index file {path} is damaged: delete it to draw it anew")
+    if "source" in differing:
+        raise ClbenchError(
+            f"{identity['data set']} has changed since {path} was drawn (images were added, "
+            "removed or replaced): restore the data set, or delete that file to draw it anew"
+        )
+    if differing:
+        raise ClbenchError(
+            f"the index file {path} was drawn by another rule ({', '.join(differing)} differ): "
+            "delete it to draw it anew"
+        )
+    return parts
+
+
+def _digest(parts: Parts) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,192 @@
+"""Subspaces: hand-computed ranks, exact orthogonality, the precision of small directions."""
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+
+from clbench.clip.memory import FeatureMemory
+from clbench.clip.subspaces import (
+    FeatureSplit,
+    gram_null_basis,
+    minor_components,
+    null_factors,
+    principal_rank,
+    project,
+    random_orthonormal,
+)
+
+
+def with_spectrum(*values: float, shape: tuple[int, int] | None = None) -> torch.Tensor:
+    """A matrix with random singular vectors and the given singular values, in float64."""
+    out, inputs = shape or (len(values), len(values))
+    u, v = random_orthonormal(out, len(values)), random_orthonormal(inputs, len(values))
+    return (u * torch.tensor(values, dtype=torch.float64)) @ v.T
+
+
+@pytest.mark.parametrize(
+    ("rho", "rank"),
+    [(0.5, 1), (16 / 30, 1), (16 / 30 + 1e-9, 2), (25 / 30, 2), (0.9, 3), (1.0, 4)],
+)
+def test_principal_rank_is_the_first_to_reach_the_share(rho, rank):
+    # energies 16, 9, 4, 1 of 30
+    assert principal_rank(torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64), rho) == rank
+
+
+@given(st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=20), st.floats(0.01, 1.0))
+@settings(deadline=None, max_examples=60)
+def test_principal_rank_is_enough_and_not_one_too_many(values, rho):
+    s = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)
+    k = principal_rank(s, rho)
+    share = s.square().cumsum(0) / s.square().sum()
+    assert share[k - 1] >= rho - 1e-12
+    assert k == 1 or share[k - 2] < rho + 1e-12
+
+
+def test_null_factors_are_the_smallest_directions():
+    weight = with_spectrum(10, 9, 8, 3, 2, 1)  # energies 100, 81, 64, 9, 4, 1 of 259
+    factors = null_factors(weight.float(), 2, 0.9)
+    assert (factors.principal_rank, factors.used) == (3, 2)
+    diagonal = factors.u.double().T @ weight @ factors.v.double()
+    expected = torch.diag(torch.tensor([2.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(diagonal, expected, atol=1e-5, rtol=0)
+
+
+def test_top_factors_are_as_many_but_the_largest():
+    weight = with_spectrum(10, 9, 8, 3, 2, 1)
+    factors = null_factors(weight.float(), 2, 0.9, "top")
+    values = (factors.u.double().T @ weight @ factors.v.double()).diagonal()
+    torch.testing.assert_close(
+        values, torch.tensor([10.0, 9.0], dtype=torch.float64), atol=1e-5, rtol=0
+    )
+
+
+@pytest.mark.parametrize("space", ["tail", "top", "random"])
+def test_missing_directions_are_zero_columns(space):
+    factors = null_factors(with_spectrum(10, 9, 8, 3, 2, 1).float(), 5, 0.9, space)
+    assert (factors.principal_rank, factors.used) == (3, 3)
+    for columns in (factors.u, factors.v):
+        assert columns.shape == (6, 5)
+        identity = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]))
+        torch.testing.assert_close(columns.T @ columns, identity, atol=1e-6, rtol=0)
+
+
+def test_weight_without_null_space_gives_no_direction():
+    factors = null_factors(torch.eye(4), 2, 1.0)
+    assert factors.used == 0
+    assert not factors.u.any()
+    assert not factors.v.any()
+
+
+def test_rectangular_weights_keep_their_sides_apart():
+    weight = with_spectrum(5, 4, 1, 0, shape=(7, 4)).float()
+    factors = null_factors(weight, 2, 0.9)
+    assert (factors.u.shape, factors.v.shape, factors.used) == ((7, 2), (4, 2), 2)
+    assert (weight.T @ factors.u).norm(dim=0).tolist() == pytest.approx([1, 0], abs=1e-5)
+    assert (weight @ factors.v).norm(dim=0).tolist() == pytest.approx([1, 0], abs=1e-5)
+
+
+def test_random_directions_follow_the_generator():
+    def drawn(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return null_factors(with_spectrum(9, 2, 1).float(), 2, 0.9, "random", generator).u
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_random_orthonormal_has_no_preferred_direction():
+    samples = torch.stack([random_orthonormal(3, 2) for _ in range(3000)])
+    mean = samples.mean(dim=0)  # 0 for a uniform draw; bare QR gives -0.5 on the diagonal
+    torch.testing.assert_close(mean, torch.zeros_like(mean), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4, 9])
+def test_minor_components_sum_to_the_tail(rank):
+    weight = with_spectrum(8, 4, 2, 1).float()
+    up, down = minor_components(weight, rank)
+    assert (up.shape, down.shape) == ((4, rank), (rank, 4))
+    kept = torch.linalg.svdvals(up @ down)[: min(rank, 4)]
+    torch.testing.assert_close(kept, torch.tensor([8.0, 4.0, 2.0, 1.0])[-rank:], atol=1e-5, rtol=0)
+    rest = torch.linalg.svdvals(weight - up @ down)
+    assert rest[max(4 - rank, 0) :].abs().sum() < 1e-4
+    torch.testing.assert_close(up.norm(dim=0), down.norm(dim=1), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rho", "kept"), [(0.06, 3), (0.09, 3), (0.11, 2), (0.31, 1), (1.0, 1), (0.01, 4)]
+)
+def test_gram_null_space_holds_less_than_the_share(rho, kept):
+    # tails: all, 0.3, 0.1 and 0.05 of the sum
+    q = random_orthonormal(4, 4)
+    gram = (q * torch.tensor([7.0, 2.0, 0.5, 0.5], dtype=torch.float64)) @ q.T
+    split = gram_null_basis(gram, rho)
+    assert split.kept.shape == (4, kept)
+    assert split.null.shape == (4, 4 - kept)
+
+
+def test_gram_null_space_is_that_of_an_svd():
+    x = torch.randn(200, 12, dtype=torch.float64) * torch.logspace(0, -2, 12)
+    gram = x.T @ x
+    u, s, _ = torch.linalg.svd(gram)
+    tails = [(s[k:].sum() / s.sum()).item() for k in range(13)]
+    k = next(k for k in range(13) if tails[k] < 0.15)
+    split = gram_null_basis(gram, 0.15)
+    assert split.kept.shape[1] == k
+    torch.testing.assert_close(split.null @ split.null.T, u[:, k:] @ u[:, k:].T)
+
+
+def test_float64_keeps_directions_that_float32_mixes():
+    spectrum = torch.ones(40, dtype=torch.float64)
+    spectrum[-2:] = torch.tensor([4e-8, 1e-8])  # condition number 1e8
+    q = random_orthonormal(40, 40)
+    gram = (q * spectrum) @ q.T
+    smallest = q[:, -1:]
+    split = gram_null_basis(gram, 2e-8 / 38)  # between the two
+    assert split.null.shape[1] == 1
+    assert (split.null.T @ smallest).abs().item() == pytest.approx(1, abs=1e-6)
+    single = torch.linalg.eigh(gram.float()).eigenvectors[:, 0].double()
+    assert (single @ smallest).abs().item() < 0.999
+
+
+def test_empty_memory_protects_nothing():
+    split = gram_null_basis(torch.zeros(3, 3), 0.15)
+    assert (split.kept.shape[1], split.null.shape[1]) == (0, 3)
+
+
+@pytest.mark.parametrize("kept", [0, 2, 6, 8])
+def test_projection_is_the_dense_projector(kept):
+    basis, x = random_orthonormal(8, 8), torch.randn(5, 8, dtype=torch.float64)
+    split = FeatureSplit(basis[:, :kept], basis[:, kept:])
+    projected = project(x, split)
+    torch.testing.assert_close(projected, x @ split.null @ split.null.T)
+    torch.testing.assert_close(project(projected, split), projected)
+    assert (projected @ split.kept).abs().sum() < 1e-12
+
+
+def test_memory_streams_batches():
+    memory = FeatureMemory(4, rho=0.2)
+    first, second = torch.randn(3, 5, 4), torch.randn(2, 5, 4)
+    memory.add(first)
+    memory.add(second)
+    memory.commit()
+
+    grams = [x.flatten(0, 1).T @ x.flatten(0, 1) for x in (first, second)]
+    total = sum(gram / gram.norm() for gram in grams)
+    torch.testing.assert_close(memory.gram, total / total.norm())
+    memory.commit()  # without features nothing is added
+    torch.testing.assert_close(memory.gram, total / total.norm())
+
+
+def test_memory_forgets_its_null_space_when_it_changes():
+    memory, other = FeatureMemory(4, rho=0.2), FeatureMemory(4, rho=0.2)
+    memory.add(torch.eye(4)[:1])
+    memory.commit()
+    assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([0, 1, 1, 1])
+    other.add(torch.eye(4)[1:2])
+    other.commit()
+    memory.load_state_dict(other.state_dict())
+    assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([1, 0, 1, 1])
+    memory.add(torch.eye(4)[2:3])
+    memory.commit()
+    assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([1, 0, 0, 1])
