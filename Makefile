@@ -22,14 +22,16 @@ help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
 	while IFS='|' read -r target text; do printf '  %-14s %s\n' "$$target" "$$text"; done
 
-demo: $(VENV)/.stamp-run  ## train one method on the embedded benchmark (CPU, minutes)
-	$(BIN)/clbench run --method nusa --benchmark mini $(ARGS)
+demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (CPU, minutes)
+	$(BIN)/clbench compare --benchmark mini --methods finetune,nusa --seeds 0 --matrices $(ARGS)
 
 compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare them
-	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 $(ARGS)
+	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --out reports/mini $(ARGS)
+	$(BIN)/python -m clbench.report.embed README.md
 
 report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
 	$(BIN)/clbench report reports/mini/results --out reports/mini $(ARGS)
+	$(BIN)/python -m clbench.report.embed README.md
 
 test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
 	$(BIN)/pytest $(ARGS)

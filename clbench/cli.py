@@ -1,23 +1,20 @@
-"""The command line: `clbench run`, `compare`, `report`, `metrics`, `list`, `show`."""
+"""The command line: `clbench run`, `compare`, `report`, `metrics`, `list`, `show`, `data`."""
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+from clbench.command import command
 from clbench.core.errors import ClbenchError
+from clbench.data_cli import data_app
 
 if TYPE_CHECKING:
     from clbench.core.result import RunResult
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     name="clbench",
@@ -49,22 +46,7 @@ Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mea
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn a user's mistake into one line and exit code 2, Ctrl-C into a hint and 130."""
-
-    @functools.wraps(function)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            function(*args, **kwargs)
-        except ClbenchError as error:
-            for line in str(error).splitlines():
-                sys.stderr.write(f"clbench: {line}\n")
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            sys.stderr.write("clbench: interrupted; the same command goes on where it stopped\n")
-            raise typer.Exit(130) from None
-
-    return wrapped
+app.add_typer(data_app, name="data")
 
 
 @app.command(epilog="Example: clbench run --method nusa --benchmark mini --set method.rank=32")

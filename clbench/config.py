@@ -206,8 +206,9 @@ def _merge(*trees: Mapping[str, Any]) -> Tree:
     for tree in trees:
         for key, value in tree.items():
             old = merged.get(key)
-            both = isinstance(old, Mapping) and isinstance(value, Mapping)
-            merged[key] = _merge(old, value) if both else value
+            if isinstance(old, Mapping) and isinstance(value, Mapping):
+                value = _merge(old, value)
+            merged[key] = value
     return merged
 
 

@@ -140,7 +140,7 @@ def _first_line(thing: Any) -> str:
 def _describe_method(cls: type[Method]) -> Group:
     text = (inspect.getdoc(cls) or "").split("\nArgs:")[0].rstrip()
     recipe = registry.method_recipe(cls.name)
-    facts = [
+    facts: list[RenderableType] = [
         Text(f"{cls.name}\n", style="bold"),
         Text(f"{text}\n"),
         Text(f"paper: {cls.paper}"),

@@ -6,11 +6,11 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -89,6 +89,9 @@ class MethodRecipe:
         general: dict[str, Any] = {"params": self.params, "train": self.train}
         names = dict.fromkeys([benchmark.family, benchmark.name])
         return [general, *(self.benchmarks[n] for n in names if n in self.benchmarks)]
+
+
+R = TypeVar("R", BenchmarkRecipe, MethodRecipe)
 
 
 def method_names() -> list[str]:
@@ -213,8 +216,8 @@ def _recipe_names(kind: str) -> list[str]:
     return sorted(n.stem for n in names if n.suffix == ".yaml")
 
 
-def _build(cls: type[Any], name: str, content: dict[str, Any]) -> Any:
-    valid = {f for f in cls.__dataclass_fields__ if f != "name"}
+def _build(cls: type[R], name: str, content: dict[str, Any]) -> R:
+    valid = {f.name for f in fields(cls)} - {"name"}
     for key in content:
         if key not in valid:
             raise unknown_name(f"key in recipe {name!r}", key, valid)

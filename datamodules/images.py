@@ -45,6 +45,6 @@ class ImageTensors:
     def digest(self) -> str:
         """SHA-256 over shapes, images and labels."""
         sha = hashlib.sha256(repr(tuple(self.images.shape)).encode())
-        sha.update(np.ascontiguousarray(self.images.numpy()))
-        sha.update(np.ascontiguousarray(self.labels.numpy()))
+        sha.update(np.ascontiguousarray(self.images.numpy()).data)
+        sha.update(np.ascontiguousarray(self.labels.numpy()).data)
         return sha.hexdigest()

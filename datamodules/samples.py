@@ -66,9 +66,9 @@ class Samples:
 
         Independent of where the data lie and of the file system's order.
         """
-        sha = hashlib.sha256(np.ascontiguousarray(self.labels))
+        sha = hashlib.sha256(self.labels.tobytes())
         if self.files is None:
-            sha.update(np.ascontiguousarray(self._arrays))
+            sha.update(np.ascontiguousarray(self._arrays).data)
         for name in self.files or ():
             sha.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
         return sha.hexdigest()

@@ -26,7 +26,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-NEVER_IMPORTED = {"jinja2"}  # used through pandas
+NEVER_IMPORTED = {"wandb"}  # asked for by the owner; dashboards come with a later version
 
 
 def requirement_names(requirements: list[str]) -> set[str]:

@@ -39,7 +39,7 @@ def write_atomic(path: Path | str, content: str | bytes) -> None:
 
 
 def round_significant(value: float) -> float:
-    """Round to what result files keep: ten significant digits, at most twelve decimals.
+    """Round to what tables keep: ten significant digits, at most twelve decimals.
 
     The latter because differences of equal numbers leave traces around 1e-17.
 

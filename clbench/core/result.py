@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import round_significant, write_atomic
+from clbench.core.files import write_atomic
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
 
@@ -18,7 +18,7 @@ SCHEMA: Final = 1
 """Raised whenever a key of result.json changes its meaning."""
 FILE_NAME = "result.json"
 SUMMARY_TOLERANCE = 1e-9
-"""Files keep ten digits, so a summary may differ by rounding from that of the rounded matrix."""
+"""Sums may be taken in another order by another NumPy."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -188,7 +188,7 @@ class RunResult(Record):
             if stated is not None and value is not None:
                 agree = abs(stated - value) <= SUMMARY_TOLERANCE
             if not agree:
-                expected_text = None if value is None else round_significant(value)
+                expected_text = None if value is None else f"{value:.10g}"
                 raise ValueError(f"summary.{key} is {stated}, the accuracies give {expected_text}")
         if self.status == "complete" and not matrix.complete:
             known = f"{matrix.learned} of {len(matrix.tasks)}"
@@ -228,22 +228,10 @@ class RunResult(Record):
     def to_json(self) -> str:
         """The text of the result file: keys in declared order, one line per matrix row."""
         content = self.model_dump(mode="json", by_alias=True)
-        for measured in ("accuracy", "summary", "cost"):
-            content[measured] = _rounded(content[measured])
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         # Strings hold no raw line breaks, so only lists of bare numbers can match.
         rows = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")
         return rows.sub(lambda m: "[" + re.sub(r"\s*\n\s*", " ", m[1]) + "]", text) + "\n"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return round_significant(value)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return value
 
 
 def _read_json(path: Path) -> Any:

@@ -34,7 +34,8 @@ class AccuracyRowCallback(pl.Callback):
         assert isinstance(pl_module, EvaluationModule)
         task = pl_module.tasks[dataloader_idx]
         if task not in self._means:
-            self._means[task] = MeanMetric().set_dtype(torch.float64).to(pl_module.device)
+            self._means[task] = MeanMetric().to(pl_module.device)
+            self._means[task].set_dtype(torch.float64)
         self._means[task].update(outputs)
         self._reporter.tested(len(outputs))
 

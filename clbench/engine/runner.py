@@ -37,7 +37,7 @@ from clbench.engine import provenance
 from clbench.engine.callbacks import AccuracyRowCallback, LossCallback
 from clbench.engine.costs import Stopwatch, peak_memory, reset_peak_memory
 from clbench.engine.modules import Classify, EvaluationModule, TrainingModule
-from clbench.engine.progress import Reporter
+from clbench.engine.progress import Reporter, row_text
 from clbench.engine.rundir import RunDirectory
 from clbench.engine.zeroshot import ZeroShotCache
 
@@ -126,6 +126,7 @@ class SequenceRunner:
         result = self._unfinished()
         done = 0 if result is None else result.matrix.learned
         self.reporter.begin(self._title(), [t.name for t in self.benchmark.tasks], done)
+        self.directory.log(f"{provenance.timestamp()} {self._title()}, {done} tasks done before")
         try:
             with _quiet_libraries():
                 return self._run(result)
@@ -148,7 +149,7 @@ class SequenceRunner:
             self._learn(task)
             row = self._test(task + 1, self.method, self.method.classify)
             matrix = matrix.with_row(task + 1, self._row_values(row))
-            self.reporter.row(task + 1, row)
+            self._report(task + 1, row)
             self.directory.save_checkpoint(task + 1, self.method.state_dict())
             result = self._save(matrix)
         return result
@@ -165,7 +166,7 @@ class SequenceRunner:
             row = self._test(0, self.model, _zero_shot(self.model))
             self.zero_shot.save(row)
         if row:
-            self.reporter.row(0, row)
+            self._report(0, row)
         return matrix.with_row(0, self._row_values(row))
 
     def _learn(self, task: int) -> None:
@@ -228,6 +229,12 @@ class SequenceRunner:
             self._trainer(counter).test(module, loaders, verbose=False)
         scorer.to(self.device)
         return counter.row()
+
+    def _report(self, learned: int, row: Mapping[int, float]) -> None:
+        """Show a finished row, and log it."""
+        self.reporter.row(learned, row)
+        names = [task.name for task in self.benchmark.tasks]
+        self.directory.log(f"{provenance.timestamp()} {row_text(names, learned, row)}")
 
     def _trainer(self, callback: pl.Callback, **options: Any) -> pl.Trainer:
         return pl.Trainer(
@@ -296,13 +303,13 @@ class SequenceRunner:
             ),
             backbone=BackboneRecord(**settings.backbone.model_dump(), fingerprint=self.fingerprint),
             seed=settings.seed,
-            accuracy=AccuracyRecord(values=matrix.to_lists(), counts=matrix.counts or ()),
+            accuracy=AccuracyRecord.of(matrix),
             summary=matrix.summary(),
             footprint=FootprintRecord(**asdict(self.footprint)),
             cost=CostRecord(
-                training_seconds=seconds.get("training", 0.0),
-                evaluation_seconds=seconds.get("evaluation", 0.0),
-                overhead_seconds=seconds.get("overhead", 0.0),
+                training_seconds=round(seconds.get("training", 0.0), 3),
+                evaluation_seconds=round(seconds.get("evaluation", 0.0), 3),
+                overhead_seconds=round(seconds.get("overhead", 0.0), 3),
                 peak_memory_bytes=peak_memory(self.device),
                 steps=self.steps,
             ),

@@ -63,7 +63,7 @@ def test_matrix_has_names_counts_and_setting() -> None:
     assert matrix.complete
 
 
-def test_measured_numbers_are_rounded_and_settings_are_not(content: dict[str, Any]) -> None:
+def test_numbers_are_written_exactly_and_matrices_by_rows(content: dict[str, Any]) -> None:
     third = 1 / 3
     matrix = AccuracyMatrix(("arrows", "clocks", "flags"), [[third] * 3] * 4, (100, 200, 50))
     content["accuracy"]["values"] = matrix.to_lists()
@@ -71,9 +71,9 @@ def test_measured_numbers_are_rounded_and_settings_are_not(content: dict[str, An
     content["method"]["params"] = {"decay": third}
     text = RunResult.model_validate(content).to_json()
     written = json.loads(text)
-    assert written["summary"]["last"] == 0.3333333333
+    assert written["summary"]["last"] == third
     assert written["method"]["params"]["decay"] == third
-    assert text.count("\n      [0.3333333333, 0.3333333333, 0.3333333333]") == 4, "a line per row"
+    assert text.count(f"\n      [{third}, {third}, {third}]") == 4, "a line per row"
     assert RunResult.model_validate(written).to_json() == text, "reading and writing adds nothing"
 
 

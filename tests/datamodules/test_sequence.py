@@ -52,9 +52,8 @@ def test_training_batches_hold_the_images_of_the_task(sequence: TaskSequence) ->
     loader = sequence.train_loader(1, batch_size=4, steps=3, seed=0)
     images, labels = next(iter(loader))
     assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 4, 4), torch.uint8, torch.int64)
-    known = {
-        i.numpy().tobytes(): int(y) for i, y in zip(*image_set(seed=1).__getitems__(range(10)))
-    }
+    whole = zip(*image_set(seed=1).__getitems__(range(10)), strict=True)
+    known = {image.numpy().tobytes(): int(label) for image, label in whole}
     assert [known[i.numpy().tobytes()] for i in images] == labels.tolist()
     assert len(list(loader)) == 3
 
@@ -94,7 +93,7 @@ def test_few_shot_draws_k_of_each_class_from_its_own_seed() -> None:
 
 
 def test_too_few_images_name_the_class() -> None:
-    with pytest.raises(ClbenchError, match="toy: class 1 has 2 training images.* 3 asked"):
+    with pytest.raises(ClbenchError, match=r"toy: class 1 has 2 training images.* 3 asked"):
         few_shot_indices(torch.tensor([0, 0, 0, 1, 1]), 3, seed=0, name="toy")
 
 

@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_finished_tasks(
             factor = float("nan") if "end task0 False" in self.calls else 1.0
             return {"a": factor * super().loss(batch)["a"]}
 
-    with pytest.raises(ClbenchError, match="loss became nan.*train.lr"):
+    with pytest.raises(ClbenchError, match=r"loss became nan.*train\.lr"):
         run(Diverging(), steps=2)
     (path,) = tmp_path.rglob("result.json")
     result = RunResult.load(path)
