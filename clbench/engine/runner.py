@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -205,7 +207,7 @@ class SequenceRunner:
         )
         module = TrainingModule(self.method, prompts, train, name).train()
         self.reporter.training(task, steps)
-        with self.stopwatch.measure("training"):
+        with self.stopwatch.measure("training"), _interruptible():
             self._trainer(losses, max_steps=steps).fit(module, loader)
         self.steps += losses.steps
         self.method.zero_grad(set_to_none=True)
@@ -225,7 +227,7 @@ class SequenceRunner:
         self.reporter.testing(sum(len(self.sequence.test_set(t)) for t in tasks))
         counter = AccuracyRowCallback(self.reporter)
         module = EvaluationModule(scorer, classify, self.benchmark, learned, tasks)
-        with self.stopwatch.measure("evaluation"), self.model.frozen():
+        with self.stopwatch.measure("evaluation"), self.model.frozen(), _interruptible():
             self._trainer(counter).test(module, loaders, verbose=False)
         scorer.to(self.device)
         return counter.row()
@@ -357,6 +359,19 @@ def _device(settings: RunSettings) -> torch.device:
     if settings.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(settings.device)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a `KeyboardInterrupt` again: Lightning exits with 1 and ignores the next."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

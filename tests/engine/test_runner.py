@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,20 @@ class Recorder(Method):
 
 
 class Interrupt(QuietReporter):
-    """Presses Ctrl-C when training on a task begins."""
+    """Presses Ctrl-C at a step of a task."""
 
-    def __init__(self, task: int) -> None:
+    def __init__(self, task: int, step: int = 2) -> None:
         self.task = task
+        self.step = step
+        self.current = -1
+        self.steps = 0
 
     def training(self, task: int, steps: int) -> None:
-        if task == self.task:
+        self.current, self.steps = task, 0
+
+    def stepped(self) -> None:
+        self.steps += 1
+        if (self.current, self.steps) == (self.task, self.step):
             raise KeyboardInterrupt
 
 
@@ -250,3 +258,10 @@ def test_cuda_without_a_gpu_is_refused(run: Callable[..., RunResult]) -> None:
 
 def test_bf16_runs(run: Callable[..., RunResult]) -> None:
     assert run(Finetune(), precision="bf16").status == "complete"
+
+
+def test_ctrl_c_works_again_after_an_interrupted_training(run: Callable[..., RunResult]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(Finetune(), reporter=Interrupt(task=0))
+    assert signal.getsignal(signal.SIGINT) is before
