@@ -104,6 +104,14 @@ def train(
     return losses
 
 
+def merged_weight(model: CLIP, name: str) -> Tensor:
+    """A weight of a model with merged adapters, by its name in OpenAI's state dict."""
+    attention: Any = model.get_submodule(f"network.{name.rsplit('.attn.')[0]}.attn")
+    if name.endswith("in_proj_weight"):
+        return torch.cat([getattr(attention, f"{p}_proj").base.weight for p in "qkv"])
+    return attention.out_proj.base.weight
+
+
 def _schedule(step: int, hp: dict[str, Any]) -> float:
     warmup = round(hp["warmup_ratio"] * hp["steps"])
     if step < warmup:

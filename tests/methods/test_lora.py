@@ -1,4 +1,4 @@
-"""LoRA: equal to training dense factors by hand, and merged after each task."""
+"""LoRA: as released, equal to training dense factors by hand, and merged after each task."""
 
 import copy
 
@@ -8,6 +8,7 @@ from torch.nn.utils import parametrize
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.lora import LoRA
+from tests.golden.golden import TASK, build_clip, merged_weight, read, train
 from tests.methods.contract import begin, end, optimizer_for, run_steps
 
 RANK, ALPHA = 4, 2.0
@@ -28,6 +29,35 @@ def prepared(model):
     method = LoRA(rank=RANK, alpha=ALPHA, dropout=0.0)
     method.prepare(model)
     return method
+
+
+def test_reproduces_the_released_training():
+    golden = read("lora_r8")
+    hp, tensors = golden.metadata["hp"], golden.tensors
+    model = build_clip(golden.metadata["cfg"], golden.below("before."))
+    method = LoRA(rank=hp["r"], alpha=hp["alpha"], dropout=0.0)
+    method.prepare(model)
+
+    def start_from_golden_factors(task):
+        places = [f"{i}.{p}" for i in range(4) for p in ("q_proj", "k_proj", "v_proj", "proj")]
+        for place, adapter in zip(places, method.adapters.values(), strict=True):
+            down = tensors[f"task{task}.A0.{place}"]
+            adapter.set_factors(down=down, up=torch.zeros_like(adapter.up))
+
+    losses = train(method, golden, 0, lambda: start_from_golden_factors(0))
+    torch.testing.assert_close(torch.tensor(losses), tensors["task0.losses"], atol=1e-4, rtol=0)
+
+    method.end_task(TASK, None)  # type: ignore[arg-type]
+    texts = model.encode_text(tensors["task0.tokens"])
+    logits = model.logits(tensors["task0.images"][0], texts)
+    torch.testing.assert_close(logits, tensors["task0.logits"], atol=1e-3, rtol=0)
+    expected = golden.below("task0.after.")
+    assert len(expected) == 3
+    for name, weight in expected.items():
+        torch.testing.assert_close(merged_weight(model, name), weight, atol=1e-5, rtol=0)
+
+    losses = train(method, golden, 1, lambda: start_from_golden_factors(1))
+    torch.testing.assert_close(torch.tensor(losses), tensors["task1.losses"], atol=1e-4, rtol=0)
 
 
 def test_two_tasks_equal_training_dense_weights(tiny_clip, tiny_task_data):

@@ -5,7 +5,7 @@ import torch
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.nusa import NuSA
-from tests.golden.golden import TASK, build_clip, read, train
+from tests.golden.golden import TASK, build_clip, merged_weight, read, train
 from tests.methods.contract import begin, end, run_steps, run_task
 
 
@@ -49,11 +49,7 @@ def test_reproduces_the_released_training():
     expected = golden.below("task0.after.")
     assert len(expected) == 3
     for name, weight in expected.items():
-        attention = model.get_submodule(f"network.{name.rsplit('.attn.')[0]}.attn")
-        merged = [attention.out_proj.base.weight]
-        if name.endswith("in_proj_weight"):
-            merged = [getattr(attention, f"{p}_proj").base.weight for p in "qkv"]
-        torch.testing.assert_close(torch.cat(merged), weight, atol=1e-5, rtol=0)
+        torch.testing.assert_close(merged_weight(model, name), weight, atol=1e-5, rtol=0)
 
     losses = train(method, golden, 1)
     torch.testing.assert_close(torch.tensor(losses), tensors["task1.losses"], atol=1e-4, rtol=0)
