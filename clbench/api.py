@@ -12,11 +12,13 @@ from rich.console import Console
 
 from clbench import config, registry
 from clbench.clip.loading import load_clip
+from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
 from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.core.task import Benchmark
 from clbench.engine.progress import QuietReporter, Reporter, make_reporter
 from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
@@ -83,8 +85,7 @@ def run_resolved(
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model = load_clip(settings.backbone)
     sequence = build_sequence(settings, model.image_size)
-    for task in sequence.benchmark.tasks:
-        model.tokenize([prompts[0] for prompts in task.classes.prompts])  # are all words known?
+    _note_unknown_words(model, sequence.benchmark, reporter)
     sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
     with directory:
         runner = SequenceRunner(
@@ -204,6 +205,17 @@ def _result_files(path: Path) -> list[Path]:
 def _overrides(backbone: str | None, settings: Overrides | None) -> dict[str, Any]:
     """Settings by dotted key; those given one by one win over the backbone's short name."""
     return {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
+
+
+def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -> None:
+    """Warn that a reduced vocabulary, such as that of ``mini``, does not cover the class names."""
+    texts = [text for task in benchmark.tasks for texts in task.classes.prompts for text in texts]
+    if words := model.unknown_words(texts):
+        reporter.note(
+            f"backbone {model.name} lacks {len(words)} words of {benchmark.name}'s prompts "
+            f"({', '.join(words[:3])}, ...): others stand in for them, so that the numbers are "
+            "those of a smoke test"
+        )
 
 
 def _reporter(console: Console | None, quiet: bool) -> Reporter:

@@ -98,6 +98,11 @@ class CLIP(nn.Module):
         tokens, lengths = self._tokenize(texts)
         return tokens[:, : int(lengths.max())].to(self.device)
 
+    def unknown_words(self, texts: Sequence[str]) -> list[str]:
+        """The words for which another stands in, because the model's vocabulary is reduced."""
+        find = getattr(self.tokenizer, "unknown_words", None)
+        return [] if find is None else find(list(texts))
+
     def encode_image(self, images: Tensor) -> Tensor:
         """Unit-length image features ``(B, D)``.
 

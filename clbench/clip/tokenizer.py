@@ -10,8 +10,6 @@ import open_clip
 import torch
 from torch import Tensor
 
-from clbench.core.errors import ClbenchError
-
 
 class TextTokenizer(Protocol):
     """What `CLIP` asks of a tokenizer; `open_clip.SimpleTokenizer` is one."""
@@ -57,27 +55,34 @@ class Tokenizer:
     def __call__(self, texts: list[str]) -> Tensor:
         """Token ids ``(N, context_length)`` int64, zero after end-of-text.
 
-        Raises:
-            ClbenchError: a text has a word outside the reduced vocabulary.
+        Another token of the reduced vocabulary, always the same, stands in for one outside it;
+        `unknown_words` says which words that concerns.
         """
         tokens: Tensor = _bpe()(texts, context_length=self.context_length)
-        return tokens if self._kept is None else self._reduce(tokens, texts)
+        if self._kept is None:
+            return tokens
+        reduced, unknown = self._reduce(tokens)
+        # Ids below those of start and end of text, the two largest, are words.
+        return torch.where(unknown, tokens % self.sot_token_id, reduced)
 
-    def _reduce(self, tokens: Tensor, texts: list[str]) -> Tensor:
+    def unknown_words(self, texts: list[str]) -> list[str]:
+        """The parts of the texts that the reduced vocabulary lacks, in order of appearance."""
+        if self._kept is None:
+            return []
+        tokens: Tensor = _bpe()(texts, context_length=self.context_length)
+        unknown = self._reduce(tokens)[1]
+        ids = dict.fromkeys(tokens[unknown].tolist())
+        return [_bpe().decode([token]).strip() for token in ids]
+
+    def _reduce(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Reduced ids, and where a token has none."""
         kept = self._kept
         assert kept is not None
         position = torch.arange(tokens.shape[1])
         padding = position > tokens.argmax(dim=1, keepdim=True)
+        # Padding, id 0, finds its place at 0 whether or not 0 is kept.
         reduced = torch.searchsorted(kept, tokens).clamp_(max=len(kept) - 1)
-        unknown = (kept[reduced] != tokens) & ~padding
-        if unknown.any():
-            row = int(unknown.any(dim=1).nonzero()[0])
-            words = _bpe().decode(tokens[row][unknown[row]].tolist()).strip()
-            raise ClbenchError(
-                f"the text {texts[row]!r} has words that the model's reduced vocabulary of "
-                f"{len(kept)} tokens lacks: {words!r}; use other words or another backbone"
-            )
-        return reduced  # padding, id 0, finds its place at 0 whether or not 0 is kept
+        return reduced, (kept[reduced] != tokens) & ~padding
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tokenizer:
         """The tokenizer never changes, so copies of a model share it."""
