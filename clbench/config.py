@@ -27,6 +27,7 @@ Tree = dict[str, Any]
 
 SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation")
 QUICK_STEPS = 4
+OPEN_CLIP_NAMES = {"backbone.name": "backbone.model", "backbone.pretrained": "backbone.weights"}
 MINI_WEIGHTS = "clbench.datamodules:mini_clip.safetensors"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
@@ -127,6 +128,11 @@ def parse_assignments(assignments: Iterable[str]) -> Tree:
     >>> parse_assignments(["method.rank=16", "train.lr=1e-3"])
     {'method.rank': 16, 'train.lr': 0.001}
 
+    open_clip's names for architecture and tag are understood, too:
+
+    >>> parse_assignments(["backbone.pretrained=openai"])
+    {'backbone.weights': 'openai'}
+
     Raises:
         ClbenchError: no equals sign, or a value that is not YAML.
     """
@@ -135,7 +141,8 @@ def parse_assignments(assignments: Iterable[str]) -> Tree:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
             raise ClbenchError(f"--set {text!r}: expected key=value, e.g. method.rank=16")
-        parsed[key.strip()] = _parse_value(text, value)
+        key = OPEN_CLIP_NAMES.get(key.strip(), key.strip())
+        parsed[key] = _parse_value(text, value)
     return parsed
 
 
