@@ -139,6 +139,19 @@ class DataRecord(Record):
     reference: str | None = None
 
 
+class EffectiveRankRecord(Record):
+    """How many directions the attention weights use, before training and after every task.
+
+    Attributes:
+        energy: share of a weight's energy that counts as used.
+        values: encoder to T + 1 fractions of the full rank, rows as in the accuracy matrix; null
+            where not measured.
+    """
+
+    energy: Fraction
+    values: dict[str, tuple[Fraction | None, ...]]
+
+
 class RunResult(Record):
     """One method on one benchmark with one seed.
 
@@ -149,6 +162,8 @@ class RunResult(Record):
         summary: the metrics of `accuracy` as fractions (see `AccuracyMatrix.summary`).
         config: the resolved settings; `config_hash` is their fingerprint without the seed.
         provenance: versions, machine and code state; never used in comparisons.
+        effective_rank: of the attention weights; None (no key in the file) where the method
+            trains nothing, and in results of older versions.
     """
 
     schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
@@ -165,6 +180,7 @@ class RunResult(Record):
     config_hash: str
     data: DataRecord = DataRecord()
     provenance: dict[str, Any] = {}
+    effective_rank: EffectiveRankRecord | None = None
 
     @property
     def matrix(self) -> AccuracyMatrix:
@@ -193,6 +209,9 @@ class RunResult(Record):
         if self.status == "complete" and not matrix.complete:
             known = f"{matrix.learned} of {len(matrix.tasks)}"
             raise ValueError(f"status is complete but the accuracies end after {known} tasks")
+        ranks = {} if self.effective_rank is None else self.effective_rank.values
+        if any(len(row) != len(matrix.values) for row in ranks.values()):
+            raise ValueError("effective_rank needs as many values as the accuracies have rows")
         return self
 
     @classmethod
@@ -228,6 +247,8 @@ class RunResult(Record):
     def to_json(self) -> str:
         """The text of the result file: keys in declared order, one line per matrix row."""
         content = self.model_dump(mode="json", by_alias=True)
+        if self.effective_rank is None:
+            del content["effective_rank"]
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         # Strings hold no raw line breaks, so only lists of bare numbers can match.
         rows = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")

@@ -193,3 +193,13 @@ def test_missing_files_are_user_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ClbenchError, match="cannot read"):
         RunResult.load(tmp_path / "file" / "result.json")
+
+
+def test_effective_rank_is_optional_and_has_a_value_per_row(content: dict[str, Any]) -> None:
+    assert RunResult.model_validate(content).effective_rank is None
+    content["effective_rank"] = {"energy": 0.95, "values": {"text": [0.5, 0.6, None, 0.7]}}
+    result = RunResult.model_validate(content)
+    assert json.loads(result.to_json())["effective_rank"] == content["effective_rank"]
+    content["effective_rank"]["values"]["text"].pop()
+    with pytest.raises(ValidationError, match="as many values as the accuracies have rows"):
+        RunResult.model_validate(content)
