@@ -22,8 +22,10 @@ from clbench.core.task import Benchmark
 from clbench.engine.progress import QuietReporter, Reporter, make_reporter
 from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
+from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.zeroshot import ZeroShotCache
 from clbench.report.rundir import publish
+from clbench.report.trackers import make_trackers
 
 Overrides = Mapping[str, Any]
 
@@ -37,6 +39,7 @@ def run(
     runs_dir: Path | str = "runs",
     settings: Overrides | None = None,
     config_file: Path | None = None,
+    logger: str | Sequence[str] | None = None,
     quick: bool = False,
     quiet: bool = False,
     console: Console | None = None,
@@ -52,6 +55,7 @@ def run(
         runs_dir: where run directories are made.
         settings: dotted keys to values, e.g. ``{"method.rank": 16, "train.steps": 50}``.
         config_file: YAML file with a configuration tree.
+        logger: names among ``csv``, ``tensorboard`` and ``wandb``; ``csv`` by default.
         quick: a smoke run whose numbers mean nothing.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
@@ -62,7 +66,7 @@ def run(
     Raises:
         ClbenchError: a mistake the user can mend.
     """
-    overrides = _overrides(backbone, settings)
+    overrides = _overrides(backbone, settings, logger)
     if seed is not None:
         overrides["seed"] = seed
     resolved, cls = config.resolve(
@@ -81,10 +85,10 @@ def run_resolved(
     result = directory.result()
     if result is not None and result.status != "partial":
         reporter.note(f"already complete: {directory.path}")
+        _track_finished(settings, result, directory, reporter)
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
-    model = load_clip(settings.backbone)
-    sequence = build_sequence(settings, model.image_size)
+    model, sequence = _load(settings)
     _note_unknown_words(model, sequence.benchmark, reporter)
     sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
     with directory:
@@ -97,8 +101,27 @@ def run_resolved(
             reporter=reporter,
             zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
             publish=publish,
+            trackers=make_trackers(settings.logger, reporter.note),
         )
         return runner.run()
+
+
+def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:
+    """Load weights and data, or say about both at once what is missing."""
+    problems: list[str] = []
+    image_size = 224  # without weights; the data are only looked at, to complete the message
+    try:
+        model = load_clip(settings.backbone)
+        image_size = model.image_size
+    except ClbenchError as error:
+        problems.append(str(error))
+    try:
+        sequence = build_sequence(settings, image_size)
+    except ClbenchError as error:
+        problems.append(str(error))
+    if problems:
+        raise ClbenchError("\n".join(problems))
+    return model, sequence
 
 
 def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
@@ -126,6 +149,7 @@ def compare(
     backbone: str | None = None,
     runs_dir: Path | str = "runs",
     settings: Overrides | None = None,
+    logger: str | Sequence[str] | None = None,
     quick: bool = False,
     quiet: bool = False,
     console: Console | None = None,
@@ -142,6 +166,7 @@ def compare(
         backbone: as in `run`.
         runs_dir: where run directories are made.
         settings: dotted keys to values, for every run.
+        logger: as in `run`.
         quick: smoke runs whose numbers mean nothing.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
@@ -150,7 +175,7 @@ def compare(
         ClbenchError: an invalid configuration; or, after all other runs, those that failed.
     """
     names = registry.method_names() if methods == "all" else list(methods)
-    overrides = _overrides(backbone, settings)
+    overrides = _overrides(backbone, settings, logger)
     planned = [
         config.resolve(name, benchmark, overrides={**overrides, "seed": seed}, quick=quick)
         for seed in seeds
@@ -202,9 +227,12 @@ def _result_files(path: Path) -> list[Path]:
     return inside or sorted(path.glob("*.json"))
 
 
-def _overrides(backbone: str | None, settings: Overrides | None) -> dict[str, Any]:
+def _overrides(
+    backbone: str | None, settings: Overrides | None, logger: str | Sequence[str] | None
+) -> dict[str, Any]:
     """Settings by dotted key; those given one by one win over the backbone's short name."""
-    return {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
+    named = {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
+    return named if logger is None else {**named, "logger": logger}
 
 
 def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -> None:
@@ -216,6 +244,17 @@ def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -
             f"({', '.join(words[:3])}, ...): others stand in for them, so that the numbers are "
             "those of a smoke test"
         )
+
+
+def _track_finished(
+    settings: RunSettings, result: RunResult, directory: RunDirectory, reporter: Reporter
+) -> None:
+    """Give a run that was complete before to the trackers asked for; CSV files it has anyway."""
+    if names := [name for name in settings.logger if name != "csv"]:
+        with directory:
+            trackers = GuardedTrackers(make_trackers(names, reporter.note), reporter.note)
+            trackers.begin(result, directory.path)
+            trackers.end(finished=True)
 
 
 def _reporter(console: Console | None, quiet: bool) -> Reporter:

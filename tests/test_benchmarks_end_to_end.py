@@ -194,6 +194,16 @@ def test_the_mini_backbone_is_good_for_a_smoke_test(
     assert result_in(tmp_path / "runs").status == "complete"
 
 
+def test_missing_weights_and_missing_data_are_reported_together(tmp_path: Path) -> None:
+    options = ["--root", tmp_path / "data", "--runs-dir", tmp_path / "runs", "-q"]
+    lines = failure(
+        "run", "--benchmark", "mtil", "--backbone", tmp_path / "no.safetensors", *options
+    )
+    assert "no.safetensors" in lines[0]
+    assert sum("clbench data prepare" in line for line in lines) == 11
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_architecture_alone_means_openais_weights() -> None:
     expected = {"backbone.model": "ViT-B-32", "backbone.weights": "openai"}
     assert config.backbone_settings("ViT-B-32") == expected
