@@ -104,7 +104,19 @@ def train(
     return losses
 
 
-def merged_weight(model: CLIP, name: str) -> Tensor:
+def assert_merged_as_golden(model: CLIP, golden: Golden) -> None:
+    """Check logits and weights after the first task's merge against the file."""
+    tensors = golden.tensors
+    texts = model.encode_text(tensors["task0.tokens"])
+    logits = model.logits(tensors["task0.images"][0], texts)
+    torch.testing.assert_close(logits, tensors["task0.logits"], atol=1e-3, rtol=0)
+    expected = golden.below("task0.after.")
+    assert len(expected) == 3
+    for name, weight in expected.items():
+        torch.testing.assert_close(_merged_weight(model, name), weight, atol=1e-5, rtol=0)
+
+
+def _merged_weight(model: CLIP, name: str) -> Tensor:
     """A weight of a model with merged adapters, by its name in OpenAI's state dict."""
     attention: Any = model.get_submodule(f"network.{name.rsplit('.attn.')[0]}.attn")
     if name.endswith("in_proj_weight"):
