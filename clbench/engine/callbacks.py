@@ -8,19 +8,23 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torchmetrics import MeanMetric
+from torchmetrics import CatMetric
 
+from clbench.core.correctness import Bits
 from clbench.core.errors import ClbenchError
 from clbench.engine.modules import EvaluationModule
 from clbench.engine.progress import Reporter
 
 
 class AccuracyRowCallback(pl.Callback):
-    """Counts correct answers per task during one test: a row of the accuracy matrix."""
+    """Collects during one test which images are correct: a row of the accuracy matrix.
+
+    Answers stay on the device until the test is over, so that no batch waits for the device.
+    """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._means: dict[int, MeanMetric] = {}
+        self._answers: dict[int, CatMetric] = {}
 
     def on_test_batch_end(
         self,
@@ -33,15 +37,17 @@ class AccuracyRowCallback(pl.Callback):
     ) -> None:
         assert isinstance(pl_module, EvaluationModule)
         task = pl_module.tasks[dataloader_idx]
-        if task not in self._means:
-            self._means[task] = MeanMetric().to(pl_module.device)
-            self._means[task].set_dtype(torch.float64)
-        self._means[task].update(outputs)
+        if task not in self._answers:
+            # Looking for NaN would wait for the device once per batch.
+            self._answers[task] = CatMetric(nan_strategy="disable").to(pl_module.device)
+        self._answers[task].update(outputs)
         self._reporter.tested(len(outputs))
 
-    def row(self) -> dict[int, float]:
-        """Accuracy of every tested task, in [0, 1]."""
-        return {task: float(mean.compute()) for task, mean in self._means.items()}
+    def row(self) -> dict[int, Bits]:
+        """For every tested task, which of its images are correct: ``(N,)`` bool."""
+        return {
+            task: answers.compute().bool().cpu().numpy() for task, answers in self._answers.items()
+        }
 
 
 class LossCallback(pl.Callback):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from collections.abc import Callable, Mapping
@@ -13,6 +14,14 @@ from torch import Tensor
 
 from clbench import registry
 from clbench.clip.model import CLIP
+from clbench.core.correctness import (
+    decode_rows,
+    disagreement,
+    encode_row,
+    read_rows,
+    row_file,
+    write_row,
+)
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
@@ -242,11 +251,57 @@ def test_the_zero_shot_row_of_an_earlier_run_is_used(
     run(ZeroShot())
     (cache,) = (tmp_path / "runs").glob("zero-shot-*.json")
     content = json.loads(cache.read_text())
-    content["accuracy"]["0"] = 0.125
+    rows = decode_rows(base64.b64decode(content["correct"]))
+    wrong = {**rows[0], "task0": [True] * 3 + [False] * 21}
+    content["correct"] = base64.b64encode(encode_row(0, wrong)).decode()
     cache.write_text(json.dumps(content))
-    assert run(ZeroShot(), seed=1).matrix.values[0, 0] == 0.125
+    reused = run(ZeroShot(), seed=1)
+    assert reused.matrix.values[0, 0] == 0.125
+    (folder,) = tmp_path.rglob("seed1-*")
+    assert decode_rows(row_file(folder, 0).read_bytes())[0]["task0"].sum() == 3
     cache.write_text("{damaged")
     assert run(ZeroShot(), seed=2).matrix.values[0, 0] != 0.125
+    old = {"identity": content["identity"], "accuracy": {"0": 0.125, "1": 0.125, "2": 0.125}}
+    cache.write_text(json.dumps(old))
+    again = run(ZeroShot(), seed=3)
+    assert again.matrix.values[0, 0] != 0.125, "caches without bits are tested again"
+    assert "correct" in json.loads(cache.read_text())
+
+
+def test_every_row_is_kept_image_by_image(
+    run: Callable[..., RunResult],
+    make_sequence: Callable[..., TaskSequence],
+    make_model: Callable[[], CLIP],
+    tmp_path: Path,
+) -> None:
+    result = run(ZeroShot())
+    (path,) = tmp_path.rglob("result.json")
+    rows = read_rows(path)
+    assert list(rows) == [0, 1, 2, 3]
+    assert disagreement(rows, result.matrix) is None
+    model, sequence = make_model(), make_sequence()
+    images, labels = sequence.test_set(1).__getitems__(range(24))
+    with torch.no_grad():
+        classes = model.class_features(sequence.benchmark.tasks[1].classes)
+        expected = model.logits(images, classes).argmax(1) == labels
+    for row in rows.values():
+        np.testing.assert_array_equal(row["task1"], expected.numpy())
+
+
+def test_a_resumed_run_keeps_the_bits_of_an_uninterrupted_one(
+    run: Callable[..., RunResult], tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(Finetune(), runs_dir=whole)
+    with pytest.raises(KeyboardInterrupt):
+        run(Finetune(), runs_dir=cut, reporter=Interrupt(task=2))
+    (partial,) = cut.rglob("result.json")
+    # As if the run had stopped between a row and the result file that counts it.
+    write_row(partial.parent, 3, {"task0": [False]})
+    run(Finetune(), runs_dir=cut)
+    resumed = {p.name: p.read_bytes() for p in cut.rglob("*.bits")}
+    assert resumed == {p.name: p.read_bytes() for p in whole.rglob("*.bits")}
+    assert len(resumed) == 4
 
 
 def test_cuda_without_a_gpu_is_refused(run: Callable[..., RunResult]) -> None:
