@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from clbench.clip.lowrank_product import Factors, lowrank_product
 
 if TYPE_CHECKING:
     from clbench.clip.model import CLIP
@@ -27,24 +28,30 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero a share p of the elements and scale up the others, in training only."""
+        dropped = self.draw(x)
+        return x if dropped is None else x.masked_fill(dropped, 0.0) / (1 - self.p)
+
+    def draw(self, x: Tensor) -> Tensor | None:
+        """Which elements of a tensor to drop, bool; None if none is dropped."""
         if not self.training or self.p == 0:
-            return x
+            return None
         if x.is_cuda:
-            return F.dropout(x, self.p)
+            return torch.rand(x.shape, device=x.device) < self.p
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in [-2^15, 2^15)
-        return x.masked_fill(draws < round(self.p * 2**16) - 2**15, 0.0) / (1 - self.p)
+        return draws < round(self.p * 2**16) - 2**15
 
 
 class LowRankLinear(nn.Module):
     """A frozen linear layer plus a low-rank update: ``y = W x + b + c B M A dropout(x)``.
 
-    The update is applied factor by factor and never built as an ``out x in`` matrix in the
-    forward pass. Without a core, ``M`` is left out and the layer is LoRA's. The factors keep
-    their shapes from task to task, so the state dict of any moment fits any other.
+    The update is applied factor by factor and never built as an ``out x in`` matrix, and neither
+    is its gradient (see `lowrank_product`). Without a core, ``M`` is left out and the layer is
+    LoRA's. The factors keep their shapes from task to task, so the state dict of any moment fits
+    any other.
 
     Attributes:
-        base: the wrapped layer; its weight changes only by `merge` and `subtract`.
+        base: the wrapped layer, frozen; its weight changes only by `merge` and `subtract`.
         down: A, ``(rank, in)``.
         core: M, ``(rank, rank)``, or None.
         up: B, ``(out, rank)``.
@@ -87,13 +94,19 @@ class LowRankLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(..., in)``."""
-        y: Tensor = self.base(x)
         if not self.active:
+            y: Tensor = self.base(x)
             return y
-        z = F.linear(self.dropout(x), self.down)
-        if self.core is not None:
-            z = F.linear(z, self.core)
-        return y + F.linear(self.scale * z, self.up)  # z is narrower than the output
+        dropped = self.dropout.draw(x)
+        scale = self.scale if dropped is None else self.scale / (1 - self.dropout.p)
+        factors = Factors(self.base.weight, self.base.bias, self.down, self.core, self.up)
+        kind = x.device.type
+        if not torch.is_autocast_enabled(kind):
+            return lowrank_product(x, factors, scale, dropped)
+        dtype = torch.get_autocast_dtype(kind)
+        x, factors = x.to(dtype), Factors(*(f if f is None else f.to(dtype) for f in factors))
+        with torch.autocast(kind, enabled=False):
+            return lowrank_product(x, factors, scale, dropped)
 
     @torch.no_grad()
     def set_factors(self, *, down: Tensor, up: Tensor, core: Tensor | None = None) -> None:
