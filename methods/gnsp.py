@@ -40,7 +40,8 @@ class GNSP(Method):
     over its training set adds ``sum_b X_b^T X_b / ||X_b^T X_b||``, scaled to norm one, to M.
 
     Stored: the initial CLIP and the memories (about 0.6 and 0.5 GB for ViT-B/16). The reference
-    pairs are drawn anew for each task, and the teacher scores them once.
+    pairs are drawn anew for each task; the teacher sees each image of a fixed source once per run.
+    From the second task on, the text encoder is frozen and its features are computed once per task.
 
     As released: AdamW divides projected gradients elementwise and so leaves the null space;
     ``projection="update"`` projects the weights' change instead and does not. The memory of the
@@ -130,7 +131,7 @@ class GNSP(Method):
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Classification, distillation and modality alignment."""
         pairs = self.pairs.sample(self.reference_batch, self.draws.generator)
-        captions = self.model.encode_text(pairs.tokens)[pairs.labels]
+        captions = self.model.text_features(self.pairs.tokens, pairs.captions)[pairs.labels]
         z = self.model.logits(pairs.images, captions)
         distilled = distillation(pairs.teacher_logits, z, self.temperature)
         return {

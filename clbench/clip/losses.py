@@ -16,9 +16,9 @@ def classification(model: CLIP, batch: Batch, label_smoothing: float = 0.2) -> T
     """Cross-entropy of a batch among all classes of its task.
 
     ``logits = s f(x) g(prompt_c)^T`` over the C classes, with both encoders in the graph: the
-    prompts are encoded anew in every step, so the text encoder gets gradients too.
+    prompts are encoded anew in every step in which the text encoder trains.
     """
-    logits = model.logits(batch.images, model.encode_text(batch.prompts))
+    logits = model.logits(batch.images, model.text_features(batch.prompts))
     return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
 
 

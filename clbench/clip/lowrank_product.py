@@ -51,7 +51,7 @@ class _Product(torch.autograd.Function):
     """See `lowrank_product`; in the backward pass ``g`` is the gradient of y."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913 - one input per gradient
         ctx: Any,
         x: Tensor,
         weight: Tensor,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import open_clip
 import torch
+from open_clip import transformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from clbench.clip.activation import QuickGELU
 from clbench.clip.architecture import check_towers
 from clbench.clip.attention import PROJECTIONS, SplitAttention, packed_state_dict
+from clbench.clip.constancy import Memo, is_function_of_weights, numerics, version
+from clbench.clip.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.clip.tokenizer import TextTokenizer
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import ClassTexts
@@ -21,7 +25,9 @@ from clbench.core.task import ClassTexts
 Encoder = Literal["vision", "text"]
 
 CHUNK = 256
-"""Texts encoded at once by `CLIP.class_features`."""
+"""Texts encoded at once where no gradient is needed."""
+REMEMBERED = 128
+"""Text features kept, each of one set of classes or prompts."""
 
 
 class CLIP(nn.Module):
@@ -66,8 +72,11 @@ class CLIP(nn.Module):
         self._exported_names = list(network.state_dict())
         for block in (*self.blocks("text"), *self.blocks("vision")):
             block.attn = SplitAttention.from_packed(cast(nn.MultiheadAttention, block.attn))
+            if type(block.mlp.gelu) is transformer.QuickGELU:
+                block.mlp.gelu = QuickGELU()
         self.logit_scale.requires_grad = False
-        self._memo: dict[tuple[ClassTexts, bool], Tensor] | None = None
+        self._memo = Memo(REMEMBERED)
+        self._frozen = 0
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -120,7 +129,7 @@ class CLIP(nn.Module):
         images = images.to(self.device, non_blocking=True)
         if not images.is_floating_point():
             images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
-        return F.normalize(self.network.visual(images).float(), dim=-1)
+        return F.normalize(self._image_features(images).float(), dim=-1)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-length text features ``(N, D)``.
@@ -134,8 +143,12 @@ class CLIP(nn.Module):
         tokens = tokens.to(self.device, non_blocking=True)
         width = tokens.shape[1]
         x = text.token_embedding(tokens) + text.positional_embedding[:width]
-        x = text.transformer(x, attn_mask=text.attn_mask[:width, :width])
-        x = x[torch.arange(len(x), device=x.device), tokens.argmax(dim=-1)]
+        mask, ends = text.attn_mask[:width, :width], tokens.argmax(dim=-1)
+        if can_be_cut(text.transformer):
+            x = run_to_tokens(text.transformer, x, ends, mask)[:, 0]
+        else:
+            x = text.transformer(x, attn_mask=mask)
+            x = x[torch.arange(len(x), device=x.device), ends]
         x = text.ln_final(x)
         if isinstance(text.text_projection, nn.Module):
             x = text.text_projection(x)
@@ -160,37 +173,56 @@ class CLIP(nn.Module):
         with torch.autocast(self.device.type, enabled=False):
             return self.logit_scale.exp() * features @ class_features.float().T
 
+    def text_features(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Features of tokenised texts as `encode_text` gives them, for use in every step.
+
+        Where nothing in the text encoder is trained, they are constants: all rows are encoded
+        once, without a graph, and again only after the weights have changed.
+
+        Args:
+            tokens: ``(N, L)``, the same tensor in every step.
+            rows: ``(M,)`` which of them; None means all.
+
+        Returns:
+            ``(N, D)`` or ``(M, D)`` of unit length.
+        """
+        if any(p.requires_grad for p in self._text_parameters()) or not self._text_is_function():
+            return self.encode_text(tokens if rows is None else tokens[rows])
+
+        @torch.no_grad()
+        def encode() -> Tensor:
+            return torch.cat([self.encode_text(part) for part in torch.split(tokens, CHUNK)])
+
+        features = self._remembered((id(tokens), tokens._version), tokens, encode)
+        return features if rows is None else features[rows]
+
     def class_features(self, classes: ClassTexts) -> Tensor:
         """Unit-length features ``(C, D)``: per class, the mean over its prompts' features.
 
-        Every prompt's feature is normalised before and the mean after averaging. Inside
-        `frozen`, the result for the same classes is computed once.
+        Every prompt's feature is normalised before and the mean after averaging. The result for
+        the same classes is computed once per state of the text encoder's weights.
         """
-        if self._memo is None:
+        if not self._frozen and not self._text_is_function():
             return self._class_features(classes)
-        # A tensor made in inference mode cannot take part in training, hence the second key.
-        key = (classes, torch.is_inference_mode_enabled())
-        if (features := self._memo.get(key)) is None:
-            features = self._class_features(classes)
-            if not features.requires_grad:  # a graph can be used for one backward pass only
-                self._memo[key] = features
-        return features
+        return self._remembered(classes, None, lambda: self._class_features(classes))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Promise that the weights stay as they are, so that class features are computed once.
+        """Promise that the weights stay as they are, so that nobody looks whether they do.
 
-        Gradients are neither switched off nor on. May be nested; what was remembered is
-        forgotten when the outermost block ends.
+        Inside, class features are computed once also where a text encoder with modules from
+        elsewhere could depend on more than its weights. Gradients are neither switched off nor
+        on. May be nested; after the outermost block, weights are looked at again.
         """
-        if self._memo is not None:
-            yield
-            return
-        self._memo = {}
+        if not self._frozen:
+            self._memo.renew(version(self._text_modules(), self._text_parameters()))
+        self._frozen += 1
         try:
             yield
         finally:
-            self._memo = None
+            self._frozen -= 1
+            if not self._frozen and not self._text_is_function():
+                self._memo.clear()
 
     def blocks(self, encoder: Encoder) -> list[nn.Module]:
         """The residual attention blocks of one encoder, input side first."""
@@ -260,6 +292,35 @@ class CLIP(nn.Module):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def _image_features(self, images: Tensor) -> Tensor:
+        vision = self.network.visual
+        if not reads_class_token_only(vision) or not can_be_cut(vision.transformer):
+            return vision(images)
+        pooled, _ = vision._pool(run_to_tokens(vision.transformer, vision._embeds(images), 0))
+        features: Tensor = pooled if vision.proj is None else pooled @ vision.proj
+        return features
+
+    def _text_modules(self) -> list[nn.Module]:
+        """The modules of the text encoder, which may be spread over the network."""
+        if self._text_path != "network":
+            return [self._text]
+        return [part for name, part in self.network.named_children() if name != "visual"]
+
+    def _text_parameters(self) -> Iterator[nn.Parameter]:
+        for part in self._text_modules():
+            yield from part.parameters()
+        if self._text_path == "network":
+            yield from self.network.parameters(recurse=False)
+
+    def _text_is_function(self) -> bool:
+        return is_function_of_weights(self._text_modules())
+
+    def _remembered(self, key: object, owner: object, compute: Callable[[], Tensor]) -> Tensor:
+        """A result of the text encoder, computed once per state of its weights."""
+        if not self._frozen:
+            self._memo.renew(version(self._text_modules(), self._text_parameters()))
+        return self._memo.get((key, *numerics(self.device)), owner, compute)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Padded token ids ``(N, context)`` and lengths ``(N,)``, both on the CPU."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.known_features import KnownFeatures
 from clbench.core.data import ReferencePairs
 
 if TYPE_CHECKING:
@@ -21,22 +22,23 @@ class ReferenceBatch(NamedTuple):
 
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
-        tokens: ``(K, L)`` the distinct captions among them.
-        labels: ``(N,)`` index of each image's caption in `tokens`.
+        captions: ``(K,)`` which of `Reference.tokens` are the distinct captions among them.
+        labels: ``(N,)`` index of each image's caption in `captions`.
         teacher_logits: ``(N, N)`` the teacher's similarities of these images and captions.
     """
 
     images: Tensor
-    tokens: Tensor
+    captions: Tensor
     labels: Tensor
     teacher_logits: Tensor
 
 
 class Reference(nn.Module):
-    """Image-caption pairs that a frozen copy of the model scores once per task.
+    """Image-caption pairs that a frozen copy of the model scores once per run.
 
-    The images are fixed, so one pass of the teacher replaces a pass in every step. While pairs
-    are set, they are part of the state dict.
+    The teacher never changes, so one pass over an image replaces a pass in every step that draws
+    it; images of a source that later tasks draw from again are remembered between tasks (their
+    features, not the images). Pairs and remembered features are part of the state dict.
 
     Attributes:
         teacher: the frozen copy.
@@ -45,11 +47,17 @@ class Reference(nn.Module):
     def __init__(self, model: CLIP) -> None:
         super().__init__()
         self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
+        self.known = KnownFeatures()
         self.clear()
 
     def clear(self) -> None:
         """Drop the pairs."""
         self.pairs: dict[str, Tensor] = {}
+
+    @property
+    def tokens(self) -> Tensor:
+        """``(K, L)``: the tokenised captions of all pairs."""
+        return self.pairs["tokens"]
 
     @torch.no_grad()
     def set_pairs(self, pairs: ReferencePairs) -> None:
@@ -57,13 +65,15 @@ class Reference(nn.Module):
         device = self.teacher.device
         tokens = self.teacher.tokenize(pairs.captions)
         captions = torch.cat([self.teacher.encode_text(t) for t in torch.split(tokens, CHUNK)])
-        chunks = torch.split(pairs.images, CHUNK)
-        logits = [self.teacher.logits(images, captions) for images in chunks]
+        if pairs.source == "task":  # its images will not come again
+            images = self._encode(pairs.images)
+        else:
+            images = self.known.features(pairs.images, self._encode)
         self.pairs = {
             "images": pairs.images.to(device),
             "labels": pairs.labels.to(device),
             "tokens": tokens,
-            "logits": torch.cat(logits),
+            "logits": self.teacher.logit_scale.exp() * images.to(device) @ captions.T,
         }
 
     def sample(self, count: int, generator: torch.Generator) -> ReferenceBatch:
@@ -72,7 +82,7 @@ class Reference(nn.Module):
         chosen = torch.randperm(len(images), generator=generator)[:count].to(images.device)
         captions, position = torch.unique(labels[chosen], return_inverse=True)
         logits = self.pairs["logits"][chosen][:, labels[chosen]]
-        return ReferenceBatch(images[chosen], self.pairs["tokens"][captions], position, logits)
+        return ReferenceBatch(images[chosen], captions, position, logits)
 
     def get_extra_state(self) -> dict[str, Tensor]:
         """The pairs and the teacher's scores."""
@@ -81,3 +91,7 @@ class Reference(nn.Module):
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """Put the pairs back."""
         self.pairs = {name: value.to(self.teacher.device) for name, value in state.items()}
+
+    def _encode(self, images: Tensor) -> Tensor:
+        parts = [self.teacher.encode_image(chunk) for chunk in torch.split(images, CHUNK)]
+        return torch.cat(parts).cpu()

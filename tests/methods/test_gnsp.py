@@ -125,7 +125,8 @@ def test_loss_terms_follow_the_equations(tiny_clip, tiny_task_data):
     terms = method.loss(first_batch(data))
 
     def similarities(model):
-        texts = model.encode_text(chosen.tokens)[chosen.labels]
+        tokens = method.pairs.tokens[chosen.captions]
+        texts = model.encode_text(tokens)[chosen.labels]
         return model.logit_scale.exp() * model.encode_image(chosen.images) @ texts.T
 
     student, teacher = similarities(tiny_clip), similarities(method.pairs.teacher)
