@@ -209,13 +209,41 @@ def find_results(paths: Sequence[Path]) -> list[RunResult]:
     Raises:
         ClbenchError: a path does not exist or holds no result.
     """
+    return [result for _, result in find_runs(paths)]
+
+
+def find_runs(paths: Sequence[Path]) -> list[tuple[Path, RunResult]]:
+    """As `find_results`, each result with the file it was read from."""
     found: dict[Path, RunResult] = {}
     for path in paths:
         files = _result_files(path)
         if not files:
             raise ClbenchError(f"no results in {path}: expected result.json files below it")
         found.update({file.resolve(): RunResult.load(file) for file in files})
-    return list(found.values())
+    return list(found.items())
+
+
+def recipe_deviation(result: RunResult) -> str | None:
+    """In which way a run was not made with its method's recipe; None if it was.
+
+    Published numbers are compared with runs of the recipe only: its settings are the papers'.
+    """
+    section = result.config["benchmark"]
+    overrides = {f"benchmark.{key}": value for key, value in section["options"].items()}
+    try:
+        recipe, _ = config.resolve(result.method.name, section["name"], overrides=overrides)
+    except ClbenchError:
+        return "other settings: no recipe for this method and benchmark"
+    expected, used = _decisive(recipe.model_dump(mode="json")), _decisive(result.config)
+    differing = [key for key, value in expected.items() if used.get(key) != value]
+    return f"other settings than the recipe's: {', '.join(differing)}" if differing else None
+
+
+def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of method and training by dotted key."""
+    sections = {"method": settings["method"]["params"], "train": settings["train"]}
+    dotted = {f"{name}.{key}": v for name, found in sections.items() for key, v in found.items()}
+    return {**dotted, "precision": settings["precision"]}
 
 
 def _result_files(path: Path) -> list[Path]:

@@ -42,6 +42,13 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
 ]
+Logger = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where to track the run: csv, tensorboard, wandb. Repeatable, or with commas between.",
+        show_default="csv",
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -49,7 +56,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 app.add_typer(data_app, name="data")
 
 
-@app.command(epilog="Example: clbench run --method nusa --benchmark mini --set method.rank=32")
+@app.command(
+    epilog="Examples: clbench run --method nusa --benchmark mini --set method.rank=32 | "
+    "clbench run --method nusa --benchmark mini --logger csv,wandb"
+)
 @command
 def run(
     method: Annotated[
@@ -63,6 +73,7 @@ def run(
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
+    logger: Logger = None,
     quick: Quick = False,
     quiet: Quiet = False,
 ) -> None:
@@ -77,6 +88,7 @@ def run(
         runs_dir=runs_dir,
         settings=_settings(settings, root),
         config_file=config,
+        logger=logger,
         quick=quick,
         quiet=quiet,
     )
@@ -85,7 +97,10 @@ def run(
     _show_directories([result], runs_dir)
 
 
-@app.command(epilog="Example: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1")
+@app.command(
+    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1 | "
+    "clbench compare --benchmark mini --logger wandb"
+)
 @command
 def compare(
     benchmark: Annotated[str, typer.Option(help="Name.")] = "mini",
@@ -99,6 +114,7 @@ def compare(
         Path | None, typer.Option(help="Also write tables and the result files there.")
     ] = None,
     matrices: Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")] = False,
+    logger: Logger = None,
     quick: Quick = False,
     quiet: Quiet = False,
 ) -> None:
@@ -114,34 +130,70 @@ def compare(
         backbone=backbone,
         runs_dir=runs_dir,
         settings=_settings(settings, root),
+        logger=logger,
         quick=quick,
         quiet=quiet,
     )
     _show_results(results, matrices=matrices)
     _show_directories(results, runs_dir)
     if out is not None:
-        collect(results, out / "results")
+        files = [path / "result.json" for path in _directories(results, runs_dir)]
+        collect(list(zip(files, results, strict=True)), out / "results")
         write_report(results, out)
         _console().print(f"tables: {out}", soft_wrap=True, highlight=False)
 
 
-@app.command(epilog="Example: clbench report runs/mini --out tables")
+@app.command(
+    epilog="Examples: clbench report runs/mini --out tables | "
+    "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published"
+)
 @command
 def report(
     runs: Annotated[
         list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
     ],
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Two methods with a comma between: their differences on the same test images "
+            "and seeds, with intervals and tests."
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Put numbers from papers beside the measured ones.")
+    ] = False,
 ) -> None:
-    """Make Markdown, CSV and LaTeX tables from finished runs."""
+    """Make Markdown, CSV, LaTeX and HTML tables from finished runs."""
     from clbench import api
+    from clbench.report.comparison import compare_methods
+    from clbench.report.console import comparisons_console, published_console
     from clbench.report.write import write_report
 
-    results = api.find_results(runs)
+    found = api.find_runs(runs)
+    results = [result for _, result in found]
+    comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
+    deviation = api.recipe_deviation if published else None
     _show_results(results)
+    _console().print(comparisons_console(comparisons))
+    if deviation is not None:
+        _console().print(published_console(results, deviation))
     if out is not None:
-        for path in write_report(results, out):
+        for path in write_report(results, out, comparisons=comparisons, deviation=deviation):
             _console().print(str(path), soft_wrap=True, highlight=False)
+
+
+@app.command(epilog="Examples: clbench published | clbench published nusa")
+@command
+def published(
+    method: Annotated[
+        str | None, typer.Argument(help="clbench's name or that of the papers.", show_default="all")
+    ] = None,
+) -> None:
+    """List numbers from papers, with their sources."""
+    from clbench.report.console import published_list
+
+    _console().print(published_list(method))
 
 
 @app.command(epilog="Example: clbench metrics matrix.csv --json")
@@ -203,6 +255,13 @@ def _seeds(text: str) -> list[int]:
         raise ClbenchError(f"--seeds {text!r}: expected whole numbers, e.g. 0,1,2") from None
 
 
+def _two_methods(text: str) -> tuple[str, str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise ClbenchError(f"--compare {text!r}: expected two methods, e.g. nusa,lora")
+    return names[0], names[1]
+
+
 def _settings(assignments: list[str] | None, root: Path | None) -> dict[str, Any]:
     from clbench.config import parse_assignments
 
@@ -231,12 +290,15 @@ def _show_results(results: list[RunResult], *, matrices: bool = False) -> None:
     console.print(render_console(results))
 
 
-def _show_directories(results: list[RunResult], runs_dir: Path) -> None:
+def _directories(results: list[RunResult], runs_dir: Path) -> list[Path]:
     from clbench.core.settings import RunSettings
     from clbench.engine.rundir import run_path
 
-    for result in results:
-        path = run_path(runs_dir, RunSettings.model_validate(result.config))
+    return [run_path(runs_dir, RunSettings.model_validate(r.config)) for r in results]
+
+
+def _show_directories(results: list[RunResult], runs_dir: Path) -> None:
+    for path in _directories(results, runs_dir):
         _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
 
 

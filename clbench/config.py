@@ -2,7 +2,8 @@
 
 One precedence: defaults < benchmark recipe < method recipe < configuration file < command line.
 A configuration is a tree with the keys ``benchmark``, ``method``, ``backbone``, ``train``,
-``evaluation`` (mappings) and ``seed``, ``precision``, ``device``, ``workers``, ``data_root``;
+``evaluation`` (mappings) and ``seed``, ``precision``, ``device``, ``workers``, ``data_root``,
+``logger``;
 ``benchmark`` and ``method`` hold a ``name`` beside the options of that benchmark or method.
 """
 
@@ -19,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.settings import RunSettings
+from clbench.report.trackers import check_trackers
 
 if TYPE_CHECKING:
     from clbench.core.method import Method
@@ -73,6 +75,7 @@ def resolve(
     settings = _validated(merged, problems)
     if not problems:
         _constructible(cls, params, problems)
+        _tracked(cast(RunSettings, settings), problems)
     if problems:
         raise ClbenchError("\n".join(problems))
     return cast(RunSettings, settings), cls
@@ -270,6 +273,13 @@ def _setting_problem(error: Any) -> str:
 def _reason(error: Any) -> str:
     message = str(error["msg"])
     return message[:1].lower() + message[1:]
+
+
+def _tracked(settings: RunSettings, problems: list[str]) -> None:
+    try:
+        check_trackers(settings.logger)
+    except ClbenchError as error:
+        problems.append(str(error))
 
 
 def _constructible(cls: type[Method], params: Tree, problems: list[str]) -> None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Augmentation = Literal["none", "crop"]
+Logger = Literal["csv", "tensorboard", "wandb"]
 
 
 class Settings(BaseModel):
@@ -117,6 +118,8 @@ class RunSettings(Settings):
         device: ``auto``, ``cpu`` or ``cuda``; not part of the hash.
         workers: data-loading processes; not part of the hash.
         data_root: where data sets lie; not part of the hash.
+        logger: where the run is tracked besides its directory, as a list or as names with commas
+            between; not part of the hash.
     """
 
     benchmark: BenchmarkSettings = BenchmarkSettings()
@@ -130,10 +133,19 @@ class RunSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     data_root: str | None = None
+    logger: tuple[Logger, ...] = ("csv",)
+
+    @field_validator("logger", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            return value
+        parts = [part.strip() for name in names for part in name.split(",")]
+        return tuple(dict.fromkeys(parts))
 
     def fingerprint(self) -> str:
         """Eight hex digits over everything that can change a number, except the seed."""
-        decisive = self.model_dump(
-            mode="json", exclude={"seed", "device", "workers", "data_root", "evaluation"}
-        )
+        indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
+        decisive = self.model_dump(mode="json", exclude=indifferent)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]

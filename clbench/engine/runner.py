@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from clbench.clip.model import CLIP
+from clbench.core.correctness import CorrectRow, drop_rows, write_row
 from clbench.core.data import Batch, ReferencePairs, SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.matrix import AccuracyMatrix
@@ -35,12 +36,15 @@ from clbench.core.result import (
     Status,
 )
 from clbench.core.settings import RunSettings
+from clbench.core.tracker import Tracker
 from clbench.engine import provenance
 from clbench.engine.callbacks import AccuracyRowCallback, LossCallback
 from clbench.engine.costs import Stopwatch, peak_memory, reset_peak_memory
+from clbench.engine.diagnostics import RankHistory
 from clbench.engine.modules import Classify, EvaluationModule, TrainingModule
 from clbench.engine.progress import Reporter, row_text
 from clbench.engine.rundir import RunDirectory
+from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.zeroshot import ZeroShotCache
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
@@ -86,6 +90,7 @@ class SequenceRunner:
         reporter: shows progress.
         zero_shot: row 0 of earlier runs on the same backbone and benchmark.
         publish: writes further files from the result so far.
+        trackers: receive the numbers as the run goes on; one that fails is left out.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class SequenceRunner:
         reporter: Reporter,
         zero_shot: ZeroShotCache,
         publish: Publish,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.settings = settings
         self.sequence = sequence
@@ -108,6 +114,7 @@ class SequenceRunner:
         self.reporter = reporter
         self.zero_shot = zero_shot
         self.publish = publish
+        self.trackers = GuardedTrackers(trackers, reporter.note)
         self.benchmark = sequence.benchmark
         self.device = _device(settings)
         self.stopwatch = Stopwatch()
@@ -117,6 +124,7 @@ class SequenceRunner:
         self.reference: str | None = None
         self.footprint = Footprint(trainable=0, added=0, stored=0, external=0)
         self.fingerprint = model.fingerprint()
+        self.ranks = RankHistory(len(self.benchmark))
 
     def run(self) -> RunResult:
         """Run what is missing and return the finished result.
@@ -131,13 +139,17 @@ class SequenceRunner:
         self.directory.log(f"{provenance.timestamp()} {self._title()}, {done} tasks done before")
         try:
             with _quiet_libraries():
-                return self._run(result)
+                result = self._run(result)
         finally:
             self.reporter.end()
+            self.trackers.end(result is not None and result.matrix.complete)
+        return result
 
     def _run(self, result: RunResult | None) -> RunResult:
         reset_peak_memory(self.device)
         self.directory.save_settings(self.settings)
+        if result is None:
+            self.ranks.measure(0, self.model)
         matrix = self._row_zero() if result is None else result.matrix
         with self.stopwatch.measure("overhead"):
             seed_everything(self.settings.seed, 0)
@@ -147,13 +159,14 @@ class SequenceRunner:
             self._restore(result)
         else:
             result = self._save(matrix)
+        self.trackers.begin(result, self.directory.path)
         for task in range(matrix.learned, len(self.benchmark)):
             self._learn(task)
-            row = self._test(task + 1, self.method, self.method.classify)
-            matrix = matrix.with_row(task + 1, self._row_values(row))
-            self._report(task + 1, row)
+            correct = self._test(task + 1, self.method, self.method.classify)
+            matrix = self._record(matrix, task + 1, correct)
             self.directory.save_checkpoint(task + 1, self.method.state_dict())
             result = self._save(matrix)
+            self.trackers.row(result)
         return result
 
     def _row_zero(self) -> AccuracyMatrix:
@@ -163,13 +176,11 @@ class SequenceRunner:
             counts=[len(self.sequence.test_set(t)) for t in range(len(self.benchmark))],
             setting=self.benchmark.setting,
         )
-        row = self.zero_shot.load()
-        if row is None:
-            row = self._test(0, self.model, _zero_shot(self.model))
-            self.zero_shot.save(row)
-        if row:
-            self._report(0, row)
-        return matrix.with_row(0, self._row_values(row))
+        correct = self.zero_shot.load()
+        if correct is None:
+            correct = self._test(0, self.model, _zero_shot(self.model))
+            self.zero_shot.save(correct)
+        return self._record(matrix, 0, correct)
 
     def _learn(self, task: int) -> None:
         """Train on one task, between the method's begin and end hooks."""
@@ -186,6 +197,8 @@ class SequenceRunner:
         with self.stopwatch.measure("overhead"):
             self.method.eval()
             self.method.end_task(spec, data)
+        if trainable:
+            self.ranks.measure(task + 1, self.model)
         most = max(trainable, self.footprint.trainable)
         self.footprint = replace(self.method.footprint(), trainable=most)
         if data.reference_used is not None:
@@ -202,9 +215,7 @@ class SequenceRunner:
             seed=self.settings.seed,
             augmentation=train.augmentation,
         )
-        losses = LossCallback(
-            self.reporter, lambda values: self.directory.record({"task": task + 1, **values})
-        )
+        losses = LossCallback(self.reporter, lambda values: self._log_losses(task, values))
         module = TrainingModule(self.method, prompts, train, name).train()
         self.reporter.training(task, steps)
         with self.stopwatch.measure("training"), _interruptible():
@@ -213,8 +224,13 @@ class SequenceRunner:
         self.method.zero_grad(set_to_none=True)
         self.method.to(self.device)
 
-    def _test(self, learned: int, scorer: torch.nn.Module, classify: Classify) -> dict[int, float]:
-        """Test every task that has candidates: task index to accuracy."""
+    def _log_losses(self, task: int, values: Mapping[str, Any]) -> None:
+        self.directory.record({"task": task + 1, **values})
+        step = self.steps + values["step"]
+        self.trackers.losses(step, {k: v for k, v in values.items() if k != "step"})
+
+    def _test(self, learned: int, scorer: torch.nn.Module, classify: Classify) -> CorrectRow:
+        """Test every task that has candidates: task name to which images are correct."""
         tasks = [
             t
             for t in range(len(self.benchmark))
@@ -230,13 +246,17 @@ class SequenceRunner:
         with self.stopwatch.measure("evaluation"), self.model.frozen(), _interruptible():
             self._trainer(counter).test(module, loaders, verbose=False)
         scorer.to(self.device)
-        return counter.row()
+        return {self.benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
 
-    def _report(self, learned: int, row: Mapping[int, float]) -> None:
-        """Show a finished row, and log it."""
-        self.reporter.row(learned, row)
+    def _record(self, matrix: AccuracyMatrix, learned: int, correct: CorrectRow) -> AccuracyMatrix:
+        """Keep a finished row image by image, show and log it, and add it to the matrix."""
+        write_row(self.directory.path, learned, correct)
         names = [task.name for task in self.benchmark.tasks]
-        self.directory.log(f"{provenance.timestamp()} {row_text(names, learned, row)}")
+        row = {t: float(correct[name].mean()) for t, name in enumerate(names) if name in correct}
+        if row:
+            self.reporter.row(learned, row)
+            self.directory.log(f"{provenance.timestamp()} {row_text(names, learned, row)}")
+        return matrix.with_row(learned, [row.get(t, float("nan")) for t in range(len(names))])
 
     def _trainer(self, callback: pl.Callback, **options: Any) -> pl.Trainer:
         return pl.Trainer(
@@ -252,9 +272,6 @@ class SequenceRunner:
             default_root_dir=self.directory.path,
             **options,
         )
-
-    def _row_values(self, row: Mapping[int, float]) -> list[float]:
-        return [row.get(t, float("nan")) for t in range(len(self.benchmark))]
 
     def _title(self) -> str:
         name, benchmark = self.settings.method.name, self.benchmark
@@ -278,6 +295,7 @@ class SequenceRunner:
             raise ClbenchError(f"the checkpoint in {self.directory.path} vanished: run again")
         self.method.load_state_dict(state)
         self.directory.drop_records(learned)
+        drop_rows(self.directory.path, learned)
         cost = result.cost
         self.footprint = Footprint(**result.footprint.model_dump())
         self.stopwatch.seconds = {
@@ -286,6 +304,7 @@ class SequenceRunner:
             "overhead": cost.overhead_seconds,
         }
         self.steps = cost.steps
+        self.ranks.restore(result.effective_rank)
         self.started = result.provenance["started"]
         self.reference = result.data.reference
         self.resumed = [*result.provenance["resumed"], provenance.timestamp()]
@@ -324,6 +343,7 @@ class SequenceRunner:
                 "ended": provenance.timestamp(),
                 "resumed": self.resumed,
             },
+            effective_rank=self.ranks.record(),
         )
         self.directory.save_result(result)
         self.publish(result, self.directory.path)
