@@ -101,9 +101,8 @@ def run_resolved(
             reporter=reporter,
             zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
             publish=publish,
-            trackers=make_trackers(settings.logger, reporter.note),
         )
-        return runner.run()
+        return runner.run(make_trackers(settings.logger, reporter.note))
 
 
 def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:

@@ -1,4 +1,4 @@
-"""What watches a run and passes its numbers on: the interface, and the history it can catch up on."""
+"""What watches a run and passes its numbers on: the interface, and what a run did before."""
 
 from __future__ import annotations
 
@@ -41,27 +41,29 @@ class Stage:
 
     Attributes:
         learned: tasks learned after it; 0 is the test before training.
+        tested: whether its row of the accuracy matrix is known; not so in the middle of a task.
         steps: optimizer steps so far, over all tasks.
         losses: step over all tasks and values of every loss record of the task.
     """
 
     learned: int
+    tested: bool
     steps: int
     losses: tuple[tuple[int, dict[str, float]], ...]
 
 
 def stages(result: RunResult, folder: Path) -> Iterator[Stage]:
-    """The finished tasks of a run, with the losses that its directory keeps."""
+    """The tasks of a run so far, with the losses that its directory keeps."""
     records: dict[int, list[dict[str, Any]]] = {}
     path = folder / LOSS_FILE
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         record = json.loads(line)
         records.setdefault(record.pop("task"), []).append(record)
-    steps = 0
-    for learned in range(result.matrix.learned + 1):
+    steps, tested = 0, result.matrix.learned
+    for learned in range(max(tested, *records, 0) + 1):
         losses = tuple(
             (steps + record["step"], {k: v for k, v in record.items() if k != "step"})
             for record in records.get(learned, ())
         )
         steps = losses[-1][0] if losses else steps
-        yield Stage(learned, steps, losses)
+        yield Stage(learned, learned <= tested, steps, losses)

@@ -90,7 +90,6 @@ class SequenceRunner:
         reporter: shows progress.
         zero_shot: row 0 of earlier runs on the same backbone and benchmark.
         publish: writes further files from the result so far.
-        trackers: receive the numbers as the run goes on; one that fails is left out.
     """
 
     def __init__(
@@ -104,7 +103,6 @@ class SequenceRunner:
         reporter: Reporter,
         zero_shot: ZeroShotCache,
         publish: Publish,
-        trackers: Sequence[Tracker] = (),
     ) -> None:
         self.settings = settings
         self.sequence = sequence
@@ -114,7 +112,7 @@ class SequenceRunner:
         self.reporter = reporter
         self.zero_shot = zero_shot
         self.publish = publish
-        self.trackers = GuardedTrackers(trackers, reporter.note)
+        self.trackers = GuardedTrackers((), reporter.note)
         self.benchmark = sequence.benchmark
         self.device = _device(settings)
         self.stopwatch = Stopwatch()
@@ -126,12 +124,16 @@ class SequenceRunner:
         self.fingerprint = model.fingerprint()
         self.ranks = RankHistory(len(self.benchmark))
 
-    def run(self) -> RunResult:
+    def run(self, trackers: Sequence[Tracker] = ()) -> RunResult:
         """Run what is missing and return the finished result.
+
+        Args:
+            trackers: receive the numbers as the run goes on; one that fails is left out.
 
         Raises:
             ClbenchError: the loss is not finite, data or disk fail. Finished tasks are kept.
         """
+        self.trackers = GuardedTrackers(trackers, self.reporter.note)
         self.model.to(self.device)
         result = self._unfinished()
         done = 0 if result is None else result.matrix.learned

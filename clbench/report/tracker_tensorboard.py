@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ class TensorBoardTracker:
 
     def row(self, result: RunResult) -> None:
         """Write the newest row of the accuracy matrix."""
-        self._stage(result, Stage(result.matrix.learned, result.cost.steps, ()))
+        self._stage(result, Stage(result.matrix.learned, True, result.cost.steps, ()))
         self._results(result)
 
     def end(self, finished: bool) -> None:
@@ -65,9 +64,11 @@ class TensorBoardTracker:
         assert self._writer is not None
         for step, values in stage.losses:
             self.losses(step, values)
-        row = result.matrix.values[stage.learned]
-        for name, value in zip(result.benchmark.tasks, row.tolist(), strict=True):
-            if not math.isnan(value):
+        if not stage.tested:
+            return
+        row = result.accuracy.values[stage.learned]
+        for name, value in zip(result.benchmark.tasks, row, strict=True):
+            if value is not None:
                 self._writer.add_scalar(f"accuracy/{name}", value, stage.learned)
 
     def _results(self, result: RunResult) -> None:

@@ -117,7 +117,7 @@ class WandbTracker:
         if self._run is None:
             return
         with quiet_wandb():
-            self._log_stage(result, Stage(result.matrix.learned, result.cost.steps, ()))
+            self._log_stage(result, Stage(result.matrix.learned, True, result.cost.steps, ()))
             self._summarise(result)
 
     def end(self, finished: bool) -> None:
@@ -172,12 +172,17 @@ class WandbTracker:
         )
 
     def _log_stage(self, result: RunResult, stage: Stage) -> None:
-        """Log the losses of a task and the row after it, with the matrix if it is the newest."""
+        """Log the losses of a task, and the row after it if there is one."""
+        for step, losses in stage.losses:
+            self._log_losses(step, losses, stage.learned - 1)
+        if stage.tested:
+            self._log_row(result, stage)
+
+    def _log_row(self, result: RunResult, stage: Stage) -> None:
+        """Log a row of the accuracy matrix, with the matrix so far if it is the newest."""
         import wandb
 
         assert self._run is not None
-        for step, losses in stage.losses:
-            self._log_losses(step, losses, stage.learned - 1)
         tasks = result.benchmark.tasks
         accuracies = result.accuracy.values[stage.learned]
         row = {f"accuracy/{t}": a for t, a in zip(tasks, accuracies, strict=True) if a is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clbench.core.method import Method
 from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark, Setting
+from clbench.core.tracker import Tracker
 from clbench.datamodules.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 from clbench.engine.progress import QuietReporter, Reporter
@@ -49,6 +50,7 @@ def run(
         sequence: TaskSequence | None = None,
         runs_dir: Path | None = None,
         steps: int = 6,
+        trackers: Sequence[Tracker] = (),
         **settings: Any,
     ) -> RunResult:
         resolved = RunSettings.model_validate(
@@ -73,7 +75,7 @@ def run(
                 zero_shot=ZeroShotCache(runs, {"backbone": model.fingerprint()}),
                 publish=lambda result, folder: None,
             )
-            return runner.run()
+            return runner.run(trackers)
 
     return start
 

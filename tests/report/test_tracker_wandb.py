@@ -177,7 +177,7 @@ def test_a_resumed_run_continues_the_same_one(run: Run) -> None:
     assert first.run.run_id == second.run.run_id == State.load(run.folder).id
     assert [t for t, _ in rows(first)] == [0, 1]
     assert [t for t, _ in rows(second)] == [2, 3]
-    assert losses(first)[-1] == losses(second)[0][:1] + (1.5,)
+    assert losses(first)[-1] == (losses(second)[0][0], 1.5)
     assert losses(first)[:-1] + losses(second) == EXPECTED_LOSSES
     assert (first.exit_code, second.exit_code) == (1, 0)
 
