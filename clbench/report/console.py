@@ -7,15 +7,25 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.result import RunResult
+from clbench.report.comparison import Comparison, comparison_grid
 from clbench.report.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
 from clbench.report.groups import ComparableGroup, comparable_groups
+from clbench.report.published import PublishedNumber, published_numbers, published_of
+from clbench.report.published_table import (
+    NOTE,
+    NOTHING_PUBLISHED,
+    Deviation,
+    published_grid,
+    published_table,
+)
+from clbench.report.side_by_side import side_by_side, side_by_side_grid
 from clbench.report.tables import summary_table
 
 _STYLES = {BEST: "bold green", SECOND: "underline"}
@@ -45,38 +55,93 @@ class ConsoleReport:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for group in self.groups:
             yield Text(group.title, style="bold")
-            if group.reason:
-                yield Text(group.reason)
+            for line in (group.reason, *group.notes):
+                if line:
+                    yield Text(line)
             summary = summary_table(group.results)
             for shown in range(len(CONSOLE_KEYS), 1, -1):
                 grid = summary_grid(summary, group.setting, CONSOLE_KEYS[:shown])
                 if _width(grid) <= options.max_width:
                     break
             yield to_rich(grid)
+        for table in side_by_side(self.groups):
+            yield Text(f"{table.title} (different benchmarks, side by side)", style="bold")
+            yield to_rich(side_by_side_grid(table))
+
+
+def comparisons_console(comparisons: Iterable[Comparison]) -> Group:
+    """Comparisons of two methods, to be printed."""
+    parts: list[RenderableType] = []
+    for comparison in comparisons:
+        parts += [Text(comparison.title, style="bold"), to_rich(comparison_grid(comparison))]
+        parts += [Text(line, style="dim") for line in (*comparison.notes, "")]
+    return Group(*parts)
+
+
+def published_console(results: Iterable[RunResult], deviation: Deviation) -> Group:
+    """Published numbers of whole runs beside the measured ones, to be printed."""
+    parts: list[RenderableType] = []
+    for group in comparable_groups(results):
+        parts.append(Text(f"Published and measured: {group.title}", style="bold"))
+        table = published_table(group.results, deviation)
+        whole = table[table["task"] == ""].reset_index(drop=True)
+        if len(whole):
+            # In full, however narrow the terminal: lines are wrapped, nothing is cut.
+            parts.append(to_rich(published_grid(whole)))
+            parts.append(Text(NOTE, style="dim"))
+        else:
+            parts.append(Text(NOTHING_PUBLISHED))
+    return Group(*parts)
+
+
+def published_list(method: str | None) -> Table:
+    """Published numbers of whole runs, all or those of a method, to be printed.
+
+    Raises:
+        ClbenchError: nobody published numbers of such a method.
+    """
+    numbers = published_numbers() if method is None else published_of(method)
+    table = Table("method", "benchmark", "order", "Transfer", "Avg", "Last", "remarks", "source")
+    lines: dict[tuple[str, ...], dict[str, PublishedNumber]] = {}
+    for number in numbers:
+        if number.metric in ("transfer", "average", "last") and not number.task:
+            key = (number.method, number.benchmark, number.order, number.source)
+            lines.setdefault(key, {})[number.metric] = number
+    for (name, benchmark, order, source), found in lines.items():
+        known = [found.get(metric) for metric in ("transfer", "average", "last")]
+        values = ["" if number is None else f"{number.value:.1f}" for number in known]
+        remarks = "; ".join(dict.fromkeys(n.remarks for n in found.values() if n.remarks))
+        table.add_row(name, benchmark, order, *values, remarks, source)
+    return table
 
 
 def to_rich(grid: Grid) -> Table:
-    """A printed table for the terminal; the first column wraps where space is short."""
+    """A printed table for the terminal; columns of text wrap where space is short."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, (title, right) in enumerate(zip(grid.header, grid.numeric, strict=True)):
         table.add_column(
             Text(title),
             justify="right" if right else "left",
-            no_wrap=i > 0,
+            no_wrap=right,
             overflow="fold",
             min_width=_widths(grid)[i],
         )
     for i, row in enumerate(grid.rows):
+        if i in grid.sections:
+            table.add_row(Text(grid.sections[i], style="italic"))
         cells = [Text(cell.text or "-", style=_STYLES.get(cell.mark, "")) for cell in row]
         table.add_row(*cells, end_section=i + 1 in grid.rules)
     return table
 
 
 def _widths(grid: Grid) -> list[int]:
-    """What each column needs; labels, in the first, may wrap at `_LABEL`."""
+    """What each column needs; columns of text may wrap at `_LABEL`."""
     columns = zip(grid.header, *([cell.text for cell in row] for row in grid.rows), strict=True)
     needed = [max(map(len, column)) for column in columns]
-    return [min(needed[0], _LABEL), *needed[1:]]
+    return [
+        width if right else min(width, _LABEL)
+        for width, right in zip(needed, grid.numeric, strict=True)
+    ]
 
 
 def _width(grid: Grid) -> int:

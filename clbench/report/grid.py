@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from clbench.core.task import Setting
-from clbench.report.tables import METHOD
+from clbench.report.published import abbreviation
+from clbench.report.tables import METHOD, STORAGE_FREE, STORING
 
 BEST = "best"
 SECOND = "second"
@@ -40,12 +41,14 @@ class Grid:
         rows: cells, as many per row as there are titles.
         numeric: for each column, whether it is aligned to the right.
         rules: indices of rows that begin a new block.
+        sections: titles of blocks, by the index of their first row.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     numeric: tuple[bool, ...]
     rules: frozenset[int] = frozenset()
+    sections: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ SUMMARY_COLUMNS = (
     Column("stored", "Stored", _bytes),
     Column("external", "External", _bytes),
     Column("needs", "Needs", str),
-    Column("training_seconds", "Training", short_time),
     Column("peak_memory_bytes", "Peak memory", _bytes),
+    Column("training_seconds", "Training", short_time),
 )
 CONSOLE_KEYS = (
     "n",
@@ -138,7 +141,8 @@ _CLASS_INCREMENTAL_OMITS = ("transfer", "backward_transfer", "transfer_delta", "
 def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | None = None) -> Grid:
     """Print `summary_table`: mean and spread in percent, best and second best marked.
 
-    Columns of which nothing is known are left out.
+    Columns of which nothing is known are left out. Where some methods store something and
+    others do not, the two kinds are blocks with a title; the best are those of both.
 
     Args:
         table: from `clbench.report.tables.summary_table`.
@@ -164,13 +168,17 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
         cells.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
     numeric = (False, *(column.key != "needs" for column in columns))
     first_method = ranked.index(True) if any(ranked) else 0
-    rules = frozenset({first_method} - {0})
+    sections = _sections(ranked, table["storage_free"].to_list())
+    rules = frozenset({first_method, *sections} - {0})
     header = ("Method", *(column.title for column in columns))
-    return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules)
+    return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules, sections)
 
 
 def per_task_grid(table: pd.DataFrame) -> Grid:
-    """Print `per_task_table`: a block per metric, best and second best of each block marked."""
+    """Print `per_task_table`: a block per metric, best and second best of each block marked.
+
+    Columns come in the order of training and have the papers' titles.
+    """
     rows: list[tuple[Cell, ...]] = []
     rules: set[int] = set()
     for metric, block in table.groupby(level="metric", sort=False):
@@ -185,7 +193,7 @@ def per_task_grid(table: pd.DataFrame) -> Grid:
         for i, (label, *cells) in enumerate(zip(block.index, *columns, strict=True)):
             title = _TITLES[str(metric)] if i == 0 else ""
             rows.append((Cell(title), Cell(str(label[1])), *cells))
-    header = ("", "Method", "n", *map(str, table.columns[2:-1]), "Mean")
+    header = ("", "Method", "n", *(abbreviation(str(t)) for t in table.columns[2:-1]), "Mean")
     return Grid(header, tuple(rows), (False, False, *[True] * (len(header) - 2)), frozenset(rules))
 
 
@@ -198,6 +206,15 @@ def matrix_grid(table: pd.DataFrame) -> Grid:
     )
     header = ("After", *map(str, table.columns))
     return Grid(header, rows, (False, *[True] * len(table.columns)))
+
+
+def _sections(ranked: Sequence[bool], storage_free: Sequence[bool]) -> dict[int, str]:
+    """Titles of the blocks of methods, which are sorted; none if all are of one kind."""
+    kinds = [free for free, use in zip(storage_free, ranked, strict=True) if use]
+    if len(set(kinds)) < 2:
+        return {}
+    first = ranked.index(True)
+    return {first: STORAGE_FREE, first + kinds.index(False): STORING}
 
 
 def _value(column: Column, value: Any, std: float) -> str:

@@ -36,6 +36,18 @@ class ComparableGroup:
         """The label space at test."""
         return self.results[0].benchmark.setting
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the tables must know beyond `reason`: one line each."""
+        spread = _row_zero_spread(self.results)
+        if spread == 0:
+            return ()
+        return (
+            f"The accuracies before training differ between runs by up to {100 * spread:.2f} "
+            "points, though model and test images agree: they were measured on another device, "
+            "in another precision or with other library versions.",
+        )
+
 
 @dataclass(frozen=True)
 class MethodRuns:
@@ -55,8 +67,9 @@ class MethodRuns:
 def comparable_groups(results: Iterable[RunResult]) -> list[ComparableGroup]:
     """Sort runs into groups that may be compared, complete ones first.
 
-    Runs of one group agree on benchmark, version, setting, order, tasks, options, test data,
-    backbone weights and status. The outcome does not depend on the order of `results`.
+    Runs of one group agree on benchmark, version, setting, order, tasks, options, training and
+    test images (so also on the draw of few-shot images), backbone weights and status. The
+    outcome does not depend on the order of `results`.
 
     Raises:
         ClbenchError: there are no results, or two different runs claim to be the same.
@@ -126,7 +139,9 @@ def _method_runs(
 
 def _common(result: RunResult) -> dict[str, Any]:
     """What runs must agree on to be compared, in the words of the explanation."""
-    tests = {k: v for k, v in sorted(result.data.splits.items()) if k.endswith("test")}
+    splits = sorted(result.data.splits.items())
+    tests = {key: digest for key, digest in splits if key.endswith("/test")}
+    trains = {key: digest for key, digest in splits if key.endswith("/train")}
     return {
         "status": result.status,
         "benchmark": result.benchmark.name,
@@ -137,6 +152,7 @@ def _common(result: RunResult) -> dict[str, Any]:
         "backbone fingerprint": result.backbone.fingerprint,
         "tasks": result.benchmark.tasks,
         "benchmark options": _section(result, "benchmark").get("options", {}),
+        "training images": (trains,),
         "test images": (result.accuracy.counts, tests),
     }
 
@@ -151,6 +167,13 @@ def _choices(result: RunResult) -> dict[str, Any]:
 def _section(result: RunResult, key: str) -> Mapping[str, Any]:
     section = result.config.get(key)
     return section if isinstance(section, dict) else {}
+
+
+def _row_zero_spread(results: Sequence[RunResult]) -> float:
+    """The largest difference between two runs in an accuracy before training."""
+    rows = [result.accuracy.values[0] for result in results]
+    known = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+    return max((max(column) - min(column) for column in known if column), default=0.0)
 
 
 def _title(result: RunResult) -> str:

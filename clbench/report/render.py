@@ -1,11 +1,16 @@
-"""Printed tables as Markdown and LaTeX."""
+"""Printed tables as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
+import hashlib
+import html
+import re
 from collections.abc import Callable, Sequence
 
 from clbench.report.grid import BEST, SECOND, Cell, Grid
 
+_CSS = {BEST: "font-weight: bold", SECOND: "text-decoration: underline"}
+_NEGATIVE = re.compile(r"(?<![\w.+-])-(?=\d)")
 _LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -25,6 +30,9 @@ def to_markdown(grid: Grid) -> str:
         "-" * (width - 1) + ":" if right else "-" * width
         for width, right in zip(widths, grid.numeric, strict=True)
     ]
+    for i in sorted(grid.sections, reverse=True):
+        title = f"*{_escape_markdown(grid.sections[i])}*"
+        body.insert(i, [title, *[""] * (len(header) - 1)])
     lines = [header, ruler, *body]
     return "".join(_pipe_line(line, widths, grid.numeric) for line in lines)
 
@@ -37,8 +45,40 @@ def to_latex(grid: Grid) -> str:
     for i, row in enumerate(grid.rows):
         if i in grid.rules:
             lines.append("\\midrule")
+        if i in grid.sections:
+            title = f"\\textit{{{escape_latex(grid.sections[i])}}}"
+            lines.append(f"\\multicolumn{{{len(row)}}}{{l}}{{{title}}} \\\\")
         lines.append(_latex_line([_latex_cell(cell, i) for i, cell in enumerate(row)]))
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def to_html(grid: Grid) -> str:
+    """A ``table`` with its styles, made by pandas' Styler; the same grid gives the same text."""
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+
+    header = dict(enumerate(grid.header))
+    texts = [[cell.text for cell in row] for row in grid.rows]
+    marks = [[_CSS.get(cell.mark, "") for cell in row] for row in grid.rows]
+    for i in sorted(grid.sections, reverse=True):
+        texts.insert(i, [grid.sections[i], *[""] * (len(header) - 1)])
+        marks.insert(i, ["font-style: italic", *[""] * (len(header) - 1)])
+    styles = [
+        {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left"},
+        *(
+            {"selector": f".col{j}", "props": "text-align: right; white-space: nowrap"}
+            for j, right in enumerate(grid.numeric)
+            if right
+        ),
+    ]
+    # Cells are styled by their id, so that of a table must not be that of another on the page.
+    identity = hashlib.sha256(repr((grid.header, texts, marks)).encode()).hexdigest()[:8]
+    frame = pd.DataFrame(texts, columns=list(header))
+    css = pd.DataFrame(marks, columns=list(header))
+    styler = Styler(frame, uuid=identity, cell_ids=False).hide(axis="index").format(escape="html")
+    styler = styler.format_index(lambda j: html.escape(header[j]), axis="columns")
+    text: str = styler.apply(lambda _: css, axis=None).set_table_styles(styles).to_html()
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def escape_latex(text: str) -> str:
@@ -72,8 +112,8 @@ def _latex_cell(cell: Cell, column: int) -> str:
 
 
 def _latex_value(text: str) -> str:
-    """Escaped, with a minus in place of the shorter hyphen."""
-    return "$-$" + escape_latex(text[1:]) if text.startswith("-") else escape_latex(text)
+    """Escaped, with a minus in place of the shorter hyphen of negative numbers."""
+    return "$-$".join(escape_latex(part) for part in _NEGATIVE.split(text))
 
 
 def _marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from clbench.core.correctness import SUFFIX, encode_row, read_rows
 from clbench.core.files import write_atomic
 from clbench.core.result import RunResult
 from clbench.report.grid import matrix_grid, summary_grid
@@ -22,12 +23,23 @@ def publish(result: RunResult, folder: Path) -> None:
     write_atomic(folder / "table.md", f"{summary}\n{matrix}")
 
 
-def collect(results: Sequence[RunResult], folder: Path) -> list[Path]:
-    """Write every result as ``<method>-seed<k>-<hash>.json``, small enough to be committed."""
+def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
+    """Write every result as ``<method>-seed<k>-<hash>.json``, small enough to be committed.
+
+    Beside it, in a file that ends in ``.bits``, goes which test images were correct, if known.
+
+    Args:
+        runs: results with the files they were read from.
+        folder: made if missing.
+    """
     paths = []
-    for result in results:
+    for source, result in runs:
         name = file_name(result.method.name)
         path = folder / f"{name}-seed{result.seed}-{result.config_hash}.json"
         result.save(path)
+        rows = read_rows(source)
+        if rows:
+            content = b"".join(encode_row(learned, row) for learned, row in rows.items())
+            write_atomic(path.with_suffix(SUFFIX), content)
         paths.append(path)
     return paths

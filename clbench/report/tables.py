@@ -16,6 +16,8 @@ from clbench.report.groups import MethodRuns, method_runs
 
 METHOD = "method"
 REFERENCE = "reference"
+STORAGE_FREE = "Storage-free"
+STORING = "With storage"
 REFERENCE_LABEL = "zero-shot (before training)"
 COSTS = (
     "trainable",
@@ -33,11 +35,13 @@ COSTS = (
 def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
     """One row per method and set of hyper-parameters, averaged over seeds.
 
-    The first row repeats what the model scored before any training, where runs measured it.
+    The first row repeats what the model scored before any training, where runs measured it;
+    then come methods that store nothing between tasks, then the others.
 
     Returns:
         Index: row labels. Columns: `kind` (``method``, or ``reference`` for rows that never
-        change the model, which take no part in rankings), `n` (seeds), each summary key with
+        change the model, which take no part in rankings), `storage_free` (nothing is stored
+        between tasks, no data come from elsewhere), `n` (seeds), each summary key with
         its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
         `last_delta` (difference to zero-shot), `needs`, and the mean of every entry of
         `COSTS`. What is unknown is NaN.
@@ -128,6 +132,12 @@ class _Row:
     matrices: Sequence[AccuracyMatrix]
     runs: MethodRuns | None = None
 
+    @property
+    def storage_free(self) -> bool:
+        """Whether nothing is stored between tasks and no data come from elsewhere."""
+        costs = [] if self.runs is None else self.runs.results
+        return not any(r.footprint.stored or r.footprint.external or r.method.needs for r in costs)
+
 
 def _rows(results: Sequence[RunResult]) -> list[_Row]:
     """All rows of a table, references first."""
@@ -139,11 +149,15 @@ def _rows(results: Sequence[RunResult]) -> list[_Row]:
     zero_shot = _zero_shot_matrices(results)
     if zero_shot and all(row.kind == METHOD for row in rows):
         rows.insert(0, _Row(REFERENCE_LABEL, REFERENCE, zero_shot))
-    return sorted(rows, key=lambda row: row.kind != REFERENCE)
+    return sorted(rows, key=lambda row: (row.kind != REFERENCE, not row.storage_free))
 
 
 def _summary_row(row: _Row) -> dict[str, object]:
-    cells: dict[str, object] = {"kind": row.kind, "n": len(row.matrices)}
+    cells: dict[str, object] = {
+        "kind": row.kind,
+        "storage_free": row.storage_free,
+        "n": len(row.matrices),
+    }
     summaries = [matrix.summary() for matrix in row.matrices]
     for key in SUMMARY_KEYS:
         cells[key] = _mean(summary[key] for summary in summaries)
@@ -157,7 +171,7 @@ def _summary_row(row: _Row) -> dict[str, object]:
 
 def _summary_columns() -> list[str]:
     metrics = [column for key in SUMMARY_KEYS for column in (key, f"{key}_std")]
-    return ["kind", "n", *metrics, "transfer_delta", "last_delta", "needs", *COSTS]
+    return ["kind", "storage_free", "n", *metrics, "transfer_delta", "last_delta", "needs", *COSTS]
 
 
 def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:

@@ -85,7 +85,11 @@ def study() -> list[RunResult]:
         make_result(
             "nusa", 1, shifted(-0.05), needs=("replay", "reference-images"), external=40_000
         ),
-        make_result("lora_r", 0, shifted(-0.1), {"rank": 8, "scale": 1.0}, config_hash="aaaa0000"),
-        make_result("lora_r", 0, shifted(-0.2), {"rank": 64, "scale": 1.0}, config_hash="bbbb0000"),
+        make_result(
+            "lora_r", 0, shifted(-0.1), {"rank": 8, "scale": 1.0}, config_hash="aaaa0000", stored=0
+        ),
+        make_result(
+            "lora_r", 0, shifted(-0.2), {"rank": 64, "scale": 1.0}, config_hash="bbbb0000", stored=0
+        ),
         make_result("zero-shot", 0, frozen, trainable=0, stored=0, training_seconds=0.0, steps=0),
     ]

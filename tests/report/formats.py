@@ -1,0 +1,70 @@
+"""Reads the tables of a report back from its formats, as plain cells."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+Rows = list[list[str]]
+
+
+def read_markdown(text: str) -> Rows:
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    del lines[1]  # the ruler
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
+    marks = re.compile(r"\*\*|</?u>|^ \*(?!\*)|(?<!\*)\* *$|\\(?=[|*<>`])")
+    return [[marks.sub("", cell).strip() for cell in row] for row in cells]
+
+
+def read_latex(text: str) -> Rows:
+    lines = [line for line in text.splitlines() if re.search(r"(?<!\\)&", line)]
+    lines = [line for line in lines if not line.startswith("%")]
+    cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
+    return [[_plain(cell) for cell in row] for row in cells]
+
+
+def read_html(text: str) -> Rows:
+    reader = _Reader()
+    reader.feed(text)
+    return reader.rows
+
+
+def without_sections(rows: Rows) -> Rows:
+    """Rows but those that only hold the title of a block."""
+    return [row for row in rows if len(row) == 1 or any(row[1:])]
+
+
+def _plain(cell: str) -> str:
+    text = re.sub(r"\\(?:textbf|underline)\{(.*)\}", r"\1", cell.strip())
+    commands = {
+        r"$-$": "-",
+        r"$\pm$": "±",
+        r"$\Delta$": "Δ",
+        r"\textasciitilde{}": "~",
+        r"\textasciicircum{}": "^",
+    }
+    for command, sign in commands.items():
+        text = text.replace(command, sign)
+    text = re.sub(r"\\([&%$#_{}])", r"\1", text)
+    return "" if text == "--" else text.replace(r"\textbackslash{}", "\\")
+
+
+class _Reader(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: Rows = []
+        self._open = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._open = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = self._open and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.rows[-1][-1] += data
