@@ -20,19 +20,15 @@ def invoke(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(quick_runs: Path) -> Path:
     """A folder with two finished smoke runs."""
-    folder = tmp_path_factory.mktemp("runs")
-    outcome = invoke("compare", "--methods", "zeroshot,nusa", "--seeds", "0", "--quick", "-q",
-                     "--runs-dir", folder, "--out", folder / "out")  # fmt: skip
-    assert outcome.exit_code == 0, outcome.output
-    return folder
+    return quick_runs
 
 
 def test_help_shows_commands_and_examples_without_loading_torch() -> None:
     code = "import sys, clbench.cli; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    for name in ("run", "compare", "report", "metrics", "list", "show"):
+    for name in ("run", "compare", "report", "published", "metrics", "list", "show"):
         assert name in invoke("--help").output
         assert "Example" in invoke(name, "--help").output
 
@@ -74,6 +70,29 @@ def test_report_makes_the_same_tables_as_compare(runs: Path, tmp_path: Path) -> 
     assert (tmp_path / "summary.tex").read_text().count("\\midrule")
 
 
+def test_two_methods_are_compared_image_by_image(runs: Path, tmp_path: Path) -> None:
+    direct = invoke("report", runs / "mini", "--compare", "nusa, zeroshot", "--out", tmp_path / "a")
+    assert direct.exit_code == 0, direct.output
+    assert "nusa minus zeroshot: mini v1" in direct.output
+    assert "n = 1 (seed 0)" in direct.output
+    # The bits were collected with the results, so the copies give the same comparison.
+    invoke(
+        "report", runs / "out" / "results", "--compare", "nusa,zeroshot", "--out", tmp_path / "b"
+    )
+    for kind in ("md", "csv", "tex", "html"):
+        name = f"compare-nusa-zeroshot.{kind}"
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_published_numbers_are_shown(runs: Path) -> None:
+    outcome = invoke("report", runs / "mini", "--published")
+    assert outcome.exit_code == 0, outcome.output
+    assert "No numbers of these methods on this benchmark are known" in outcome.output
+    listing = invoke("published", "nusa").output
+    for text in ("68.6", "75.1", "82.8", "second-hand", "README.md"):
+        assert text in listing
+
+
 def test_list_and_show() -> None:
     listing = invoke("list").output
     for name in ("nusa", "gnsp", "mini-5shot", "methods/lora"):
@@ -113,6 +132,9 @@ def write(path: Path, text: str) -> Path:
         (["compare", "--seeds", "0,x"], "--seeds"),
         (["report", "{tmp}/nothing"], "does not exist"),
         (["report", "{tmp}/empty"], "no results in"),
+        (["report", "{runs}", "--compare", "nusa"], "expected two methods"),
+        (["report", "{runs}", "--compare", "nusa,zero"], "did you mean 'zeroshot'"),
+        (["published", "NuSA"], "did you mean 'NuSA-CL'"),
         (["metrics", "{tmp}/missing.csv"], "missing.csv"),
         (["metrics", "{tmp}/file"], "empty"),
         (["metrics", "{tmp}/words.csv"], "words.csv"),
@@ -121,12 +143,14 @@ def write(path: Path, text: str) -> Path:
     ],
 )
 def test_misuse_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, tmp_path: Path
+    arguments: list[str], message: str, tmp_path: Path, runs: Path
 ) -> None:
     write(tmp_path / "file", "")
     write(tmp_path / "words.csv", "task,a\na,lots\n")
     (tmp_path / "empty").mkdir()
-    given = [a.replace("{tmp}", str(tmp_path)) for a in arguments]
+    given = [
+        a.replace("{tmp}", str(tmp_path)).replace("{runs}", str(runs / "mini")) for a in arguments
+    ]
     if "--runs-dir" not in given and given[0] in ("run", "compare"):
         given += ["--runs-dir", str(tmp_path / "runs")]
     outcome = invoke(*given)
