@@ -28,18 +28,18 @@ class Dropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Zero a share p of the elements and scale up the others, in training only."""
-        dropped = self.draw(x)
-        return x if dropped is None else x.masked_fill(dropped, 0.0) / (1 - self.p)
+        kept = self.draw(x)
+        return x if kept is None else x * kept / (1 - self.p)
 
     def draw(self, x: Tensor) -> Tensor | None:
-        """Which elements of a tensor to drop, bool; None if none is dropped."""
+        """Which elements of a tensor to keep, bool; None if all are kept."""
         if not self.training or self.p == 0:
             return None
         if x.is_cuda:
-            return torch.rand(x.shape, device=x.device) < self.p
+            return torch.rand(x.shape, device=x.device) >= self.p
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         draws = words.view(torch.int16)[: x.numel()].view(x.shape)  # uniform in [-2^15, 2^15)
-        return draws < round(self.p * 2**16) - 2**15
+        return draws >= round(self.p * 2**16) - 2**15
 
 
 class LowRankLinear(nn.Module):
@@ -97,16 +97,16 @@ class LowRankLinear(nn.Module):
         if not self.active:
             y: Tensor = self.base(x)
             return y
-        dropped = self.dropout.draw(x)
-        scale = self.scale if dropped is None else self.scale / (1 - self.dropout.p)
+        kept = self.dropout.draw(x)
+        scale = self.scale if kept is None else self.scale / (1 - self.dropout.p)
         factors = Factors(self.base.weight, self.base.bias, self.down, self.core, self.up)
         kind = x.device.type
         if not torch.is_autocast_enabled(kind):
-            return lowrank_product(x, factors, scale, dropped)
+            return lowrank_product(x, factors, scale, kept)
         dtype = torch.get_autocast_dtype(kind)
         x, factors = x.to(dtype), Factors(*(f if f is None else f.to(dtype) for f in factors))
         with torch.autocast(kind, enabled=False):
-            return lowrank_product(x, factors, scale, dropped)
+            return lowrank_product(x, factors, scale, kept)
 
     @torch.no_grad()
     def set_factors(self, *, down: Tensor, up: Tensor, core: Tensor | None = None) -> None:
