@@ -43,7 +43,7 @@ def lowrank_product(x: Tensor, factors: Factors, scale: float, kept: Tensor | No
         scale: c.
         kept: bool, shaped like x; None if all elements are.
     """
-    y: Tensor = _Product.apply(x, *factors, scale, dropped)  # type: ignore[no-untyped-call]
+    y: Tensor = _Product.apply(x, *factors, scale, kept)  # type: ignore[no-untyped-call]
     return y
 
 

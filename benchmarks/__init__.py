@@ -1,0 +1,1 @@
+"""Speed: the shipped code against plain published formulations, and how cost grows."""

@@ -1,0 +1,121 @@
+"""What the machine can do, and how much memory a function needs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clbench.engine.costs import peak_memory, reset_peak_memory
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Wall time of one call; GPU work is waited for."""
+    synchronise(device)
+    started = time.perf_counter()
+    function()
+    synchronise(device)
+    return time.perf_counter() - started
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def alternate(
+    functions: Sequence[Callable[[], object]], repeats: int, device: torch.device, warmup: int = 1
+) -> list[list[float]]:
+    """Times of functions called in turn, so that a change of the machine's pace meets all."""
+    for function in functions:
+        for _ in range(warmup):
+            function()
+    times: list[list[float]] = [[] for _ in functions]
+    for _ in range(repeats):
+        for taken, function in zip(times, functions, strict=True):
+            taken.append(seconds(function, device))
+    return times
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """Median of the ratios of calls that followed each other."""
+    return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
+
+
+def peak(function: Callable[[], object], device: torch.device) -> int:
+    """Peak memory in bytes of a call, weights and libraries included."""
+    release()
+    reset_peak_memory(device)
+    function()
+    return peak_memory(device)
+
+
+def release() -> None:
+    """Give memory that nothing uses back to the system."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 3072) -> float:
+    """Operations per second of a large matrix product, the best of several."""
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    times = [seconds(lambda: left @ right, device) for _ in range(6)]
+    return 2 * side**3 / min(times)
+
+
+def bandwidth(device: torch.device, megabytes: int = 256) -> float:
+    """Bytes read and written per second by a copy."""
+    source = torch.ones(megabytes * 2**18, device=device)
+    target = torch.empty_like(source)
+    times = [seconds(lambda: target.copy_(source), device) for _ in range(6)]
+    return 2 * source.nbytes / min(times)
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Name, cores and measured rates."""
+    rates = {
+        "fp32": matrix_rate(device, torch.float32),
+        "fp64": matrix_rate(device, torch.float64, 1536),
+        "bf16": matrix_rate(device, torch.bfloat16),
+    }
+    return {
+        "device": _name(device),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
+        "bf16_units": _has_bfloat16_units(device),
+        "operations_per_second": rates,
+        "bytes_per_second": bandwidth(device),
+    }
+
+
+def _name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line for line in lines if line.startswith("model name"))
+        return f"{model.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    return platform.processor() or platform.machine()
+
+
+def _has_bfloat16_units(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 have hardware of their own."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    with suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        return "amx_bf16" in flags or "avx512_bf16" in flags
+    return False
