@@ -186,7 +186,7 @@ class CLIP(nn.Module):
         Returns:
             ``(N, D)`` or ``(M, D)`` of unit length.
         """
-        if any(p.requires_grad for p in self._text_parameters()) or not self._text_is_function():
+        if not self._text_is_constant():
             return self.encode_text(tokens if rows is None else tokens[rows])
 
         @torch.no_grad()
@@ -200,29 +200,29 @@ class CLIP(nn.Module):
         """Unit-length features ``(C, D)``: per class, the mean over its prompts' features.
 
         Every prompt's feature is normalised before and the mean after averaging. The result for
-        the same classes is computed once per state of the text encoder's weights.
+        the same classes is computed once inside `frozen`, and where nothing in the text encoder
+        is trained, once per state of its weights.
         """
-        if not self._frozen and not self._text_is_function():
+        if not self._frozen and not self._text_is_constant():
             return self._class_features(classes)
         return self._remembered(classes, None, lambda: self._class_features(classes))
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Promise that the weights stay as they are, so that nobody looks whether they do.
+        """Promise that the weights stay as they are, so that class features are computed once.
 
-        Inside, class features are computed once also where a text encoder with modules from
-        elsewhere could depend on more than its weights. Gradients are neither switched off nor
-        on. May be nested; after the outermost block, weights are looked at again.
+        Gradients are neither switched off nor on. May be nested; what was remembered is forgotten
+        when the outermost block ends, unless nothing in the text encoder is trained.
         """
-        if not self._frozen:
+        if not self._frozen and self._text_is_constant():
             self._memo.renew(version(self._text_modules(), self._text_parameters()))
         self._frozen += 1
         try:
             yield
         finally:
             self._frozen -= 1
-            if not self._frozen and not self._text_is_function():
-                self._memo.clear()
+            if not self._frozen:
+                self._text_is_constant()  # else it forgets
 
     def blocks(self, encoder: Encoder) -> list[nn.Module]:
         """The residual attention blocks of one encoder, input side first."""
@@ -313,8 +313,17 @@ class CLIP(nn.Module):
         if self._text_path == "network":
             yield from self.network.parameters(recurse=False)
 
-    def _text_is_function(self) -> bool:
-        return is_function_of_weights(self._text_modules())
+    def _text_is_constant(self) -> bool:
+        """Whether texts have the same features until a weight is changed by hand.
+
+        Where that is not so, nothing that was remembered may be used again: fused optimizers do
+        not count their changes of weights.
+        """
+        trained = any(p.requires_grad for p in self._text_parameters())
+        constant = not trained and is_function_of_weights(self._text_modules())
+        if not constant and not self._frozen:
+            self._memo.clear()
+        return constant
 
     def _remembered(self, key: object, owner: object, compute: Callable[[], Tensor]) -> Tensor:
         """A result of the text encoder, computed once per state of its weights."""
