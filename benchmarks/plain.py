@@ -108,7 +108,9 @@ class Encoders(NamedTuple):
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         output = f"{block}.attn.out_proj"
         joined = attended.transpose(1, 2).flatten(2)
-        return adapted("out_proj", joined, self.state[f"{output}.weight"], self.state[f"{output}.bias"])
+        return adapted(
+            "out_proj", joined, self.state[f"{output}.weight"], self.state[f"{output}.bias"]
+        )
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         weight = self.state[f"{name}.weight"]
