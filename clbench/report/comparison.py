@@ -157,7 +157,7 @@ def _table(
     for metric, weights in cell_weights(result.benchmark.setting, counts).items():
         parts = image_differences(first, second, tasks, weights)
         values = [[r.summary[metric] or 0.0 for r in m.results] for m in methods]
-        images = sum(n for n, used in zip(counts, weights.any(axis=0), strict=True) if used)
+        images = int(np.asarray(counts)[(weights > 0).any(axis=0)].sum())
         records[TITLES[metric]] = _record(values, images, bootstrap_interval(parts))
     last = len(tasks)
     p_values = []

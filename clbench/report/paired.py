@@ -84,7 +84,7 @@ def image_differences(
     for j, task in enumerate(tasks):
         total: Array | None = None
         for a, b in zip(first, second, strict=True):
-            for t in np.flatnonzero(weights[:, j]):
+            for t in np.flatnonzero(weights[:, j]).tolist():
                 difference = a[t + 1][task].astype(np.float64) - b[t + 1][task]
                 total = weights[t, j] * difference + (0.0 if total is None else total)
         found.append(np.zeros(1) if total is None else total / len(first))
@@ -121,7 +121,7 @@ def bootstrap_interval(
     generator = np.random.default_rng(seed)
     totals = np.zeros(resamples)
     for values in differences:
-        distinct, counts = np.unique(np.round(values, 12), return_counts=True)
+        distinct, counts = np.unique(np.asarray(values).round(12), return_counts=True)
         images = counts.sum()
         parts = 1 + resamples * len(distinct) // 4_000_000  # at most 32 MB at a time
         for part in np.array_split(np.arange(resamples), parts):

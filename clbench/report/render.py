@@ -56,27 +56,26 @@ def to_html(grid: Grid) -> str:
     """A ``table`` with its styles, made by pandas' Styler; the same grid gives the same text."""
     import pandas as pd
     from pandas.io.formats.style import Styler
+    from pandas.io.formats.style_render import CSSDict
 
-    header = dict(enumerate(grid.header))
+    columns = list(range(len(grid.header)))  # titles need not be unique
     texts = [[cell.text for cell in row] for row in grid.rows]
     marks = [[_CSS.get(cell.mark, "") for cell in row] for row in grid.rows]
     for i in sorted(grid.sections, reverse=True):
-        texts.insert(i, [grid.sections[i], *[""] * (len(header) - 1)])
-        marks.insert(i, ["font-style: italic", *[""] * (len(header) - 1)])
-    styles = [
-        {"selector": "th, td", "props": "padding: 0.2em 0.6em; text-align: left"},
-        *(
-            {"selector": f".col{j}", "props": "text-align: right; white-space: nowrap"}
-            for j, right in enumerate(grid.numeric)
-            if right
-        ),
+        texts.insert(i, [grid.sections[i], *[""] * (len(columns) - 1)])
+        marks.insert(i, ["font-style: italic", *[""] * (len(columns) - 1)])
+    styles = [CSSDict(selector="th, td", props="padding: 0.2em 0.6em; text-align: left")]
+    styles += [
+        CSSDict(selector=f".col{j}", props="text-align: right; white-space: nowrap")
+        for j, right in enumerate(grid.numeric)
+        if right
     ]
     # Cells are styled by their id, so that of a table must not be that of another on the page.
     identity = hashlib.sha256(repr((grid.header, texts, marks)).encode()).hexdigest()[:8]
-    frame = pd.DataFrame(texts, columns=list(header))
-    css = pd.DataFrame(marks, columns=list(header))
+    frame = pd.DataFrame(texts, columns=columns)
+    css = pd.DataFrame(marks, columns=columns)
     styler = Styler(frame, uuid=identity, cell_ids=False).hide(axis="index").format(escape="html")
-    styler = styler.format_index(lambda j: html.escape(header[j]), axis="columns")
+    styler = styler.format_index(lambda j: html.escape(grid.header[int(str(j))]), axis="columns")
     text: str = styler.apply(lambda _: css, axis=None).set_table_styles(styles).to_html()
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 

@@ -134,5 +134,5 @@ def _common(result: RunResult, without: Sequence[str]) -> list[object]:
     return [benchmark.version, benchmark.setting.value, result.backbone.fingerprint, kept]
 
 
-def _key(kind: str, common: list[object]) -> str:
+def _key(kind: str, common: Sequence[object]) -> str:
     return json.dumps([kind, common], sort_keys=True, default=str)

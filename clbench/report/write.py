@@ -97,7 +97,7 @@ def spanning_tables(groups: Sequence[ComparableGroup]) -> list[TableDocument]:
     documents = []
     for table in side_by_side(groups):
         frame = table.table()
-        frame.columns = [f"{heading} {key}" for heading, key in frame.columns]
+        frame.columns = frame.columns.map(" ".join)
         grid = side_by_side_grid(table)
         documents.append(
             TableDocument(table.name, table.title, grid, frame, notes=[_SIDE_BY_SIDE_NOTE])
