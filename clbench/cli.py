@@ -1,4 +1,4 @@
-"""The command line: `clbench run`, `compare`, `report`, `metrics`, `list`, `show`, `data`."""
+"""The command line: `clbench run`, `compare`, `report`, `dashboard`, `metrics`, `list`, ..."""
 
 from __future__ import annotations
 
@@ -145,7 +145,8 @@ def compare(
 
 @app.command(
     epilog="Examples: clbench report runs/mini --out tables | "
-    "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published"
+    "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
+    "clbench report runs/mini --out tables --figures --html"
 )
 @command
 def report(
@@ -163,8 +164,16 @@ def report(
     published: Annotated[
         bool, typer.Option("--published", help="Put numbers from papers beside the measured ones.")
     ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write figures as SVG, PDF and PNG.")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--html", help="Also write index.html: everything on one page.")
+    ] = False,
 ) -> None:
-    """Make Markdown, CSV, LaTeX and HTML tables from finished runs."""
+    """Make Markdown, CSV, LaTeX and HTML tables from finished runs, figures and a page."""
+    if out is None and (figures or page):
+        raise ClbenchError("--figures and --html write files: name a folder with --out")
     from clbench import api
     from clbench.report.comparison import compare_methods
     from clbench.report.console import comparisons_console, published_console
@@ -179,8 +188,24 @@ def report(
     if deviation is not None:
         _console().print(published_console(results, deviation))
     if out is not None:
-        for path in write_report(results, out, comparisons=comparisons, deviation=deviation):
+        tables: dict[str, Any] = {"comparisons": comparisons, "deviation": deviation}
+        paths = write_report(results, out, **tables)
+        if figures or page:
+            paths += _write_drawings(results, out, figures, page, tables)
+        for path in paths:
             _console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _write_drawings(
+    results: list[RunResult], out: Path, figures: bool, page: bool, tables: dict[str, Any]
+) -> list[Path]:
+    """Write figures, the page, or both, drawn once."""
+    from clbench.report.figures import draw_all, write_figures
+    from clbench.report.page import write_page
+
+    drawn = draw_all(results)
+    paths = write_figures(drawn, out) if figures else []
+    return [*paths, write_page(results, out, figures=drawn, **tables)] if page else paths
 
 
 @app.command(epilog="Examples: clbench published | clbench published nusa")
@@ -194,6 +219,29 @@ def published(
     from clbench.report.console import published_list
 
     _console().print(published_list(method))
+
+
+@app.command(
+    epilog="Example: clbench dashboard --project clbench --entity my-team runs/mini | "
+    "WANDB_MODE=offline clbench dashboard --entity my-team runs/mini --out dashboard.json"
+)
+@command
+def dashboard(
+    entity: Annotated[str, typer.Option(envvar="WANDB_ENTITY", help="W&B user or team.")],
+    project: Annotated[str, typer.Option(envvar="WANDB_PROJECT", help="W&B project.")] = "clbench",
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories or folders of them; all runs of the project if none."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where the specification goes if it cannot be sent.")
+    ] = Path("dashboard.json"),
+) -> None:
+    """Save a comparison of runs that were logged with --logger wandb as a W&B report."""
+    from clbench.report.dashboard import find_tracked_runs, publish_dashboard
+
+    text = publish_dashboard(find_tracked_runs(runs or ()), project, entity, out)
+    _console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command(epilog="Example: clbench metrics matrix.csv --json")

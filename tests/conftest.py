@@ -5,12 +5,15 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import open_clip
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from clbench.cli import app
 from clbench.clip.model import CLIP
 from clbench.core.data import Batch, ReferencePairs
 from clbench.core.task import ClassTexts, Task
@@ -18,6 +21,8 @@ from clbench.core.task import ClassTexts, Task
 CONTEXT = 20
 VOCABULARY = 512
 IMAGE_SIZE = 32
+WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
+"""Of the form that W&B's keys have, and recognisable where it should not be."""
 
 
 class WordTokenizer:
@@ -121,6 +126,33 @@ def _fixed_randomness() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(scope="session")
+def wandb_offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment in which W&B sends nothing and writes to folders of the tests only."""
+    folder = tmp_path_factory.mktemp("wandb")
+    names = ("DATA", "CACHE", "CONFIG", "ARTIFACT")
+    return {
+        **{f"WANDB_{name}_DIR": str(folder / name) for name in names},
+        "WANDB_MODE": "offline",
+        "WANDB_SILENT": "true",
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_PROJECT": "",
+        "WANDB_API_KEY": WANDB_KEY,
+    }
+
+
+@pytest.fixture(scope="session")
+def quick_runs(tmp_path_factory: pytest.TempPathFactory, wandb_offline: dict[str, str]) -> Path:
+    """A folder with smoke runs of two methods, tracked everywhere, and their report in ``out``."""
+    folder = tmp_path_factory.mktemp("runs")
+    arguments = ["--methods", "zeroshot,nusa", "--seeds", "0", "--quick", "-q"]
+    arguments += ["--logger", "wandb,tensorboard", "--logger", "csv"]
+    arguments += ["--runs-dir", str(folder), "--out", str(folder / "out")]
+    outcome = CliRunner(env=wandb_offline).invoke(app, ["compare", *arguments])
+    assert outcome.exit_code == 0, outcome.output
+    return folder
 
 
 @pytest.fixture

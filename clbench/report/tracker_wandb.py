@@ -229,6 +229,7 @@ def describe_run(result: RunResult) -> dict[str, Any]:
         "tags": [*tags, "quick"] if result.config.get("quick") else tags,
         "config": {
             "method": method.name,
+            "variant": f"{method.name}-{result.config_hash}",
             "needs": list(method.needs),
             "params": method.params,
             "benchmark": benchmark.model_dump(mode="json"),

@@ -18,27 +18,19 @@ from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
 from clbench.report.heatmap import heatmap_image
 from clbench.report.tracker_wandb import ARTIFACT_FILES, State, WandbTracker, summary_fields
+from tests.conftest import WANDB_KEY
 from tests.report.conftest import INCREMENTAL, TASKS, VALUES, MakeResult
-from tests.report.wandb_file import RecordedRun, read_run
+from tests.report.wandb_file import RecordedRun, read_runs
 
-SECRET = "0123456789abcdef0123456789abcdef01234567"
 START = 1_700_000_000
 STEPS = 40
 LOSSES = [(20, 1.5), (40, 1.25)]
 
 
 @pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing leaves this machine, and nothing is written outside the test's folder."""
-    for name in ("DATA", "CACHE", "CONFIG", "ARTIFACT"):
-        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
-    for name in ("PROJECT", "ENTITY", "DIR", "NAME", "RUN_ID", "RUN_GROUP", "TAGS"):
-        monkeypatch.delenv(f"WANDB_{name}", raising=False)
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("WANDB_API_KEY", SECRET)
-    monkeypatch.setenv("WANDB_X_DISABLE_STATS", "true")
+def _offline(monkeypatch: pytest.MonkeyPatch, wandb_offline: dict[str, str]) -> None:
+    for name, value in wandb_offline.items():
+        monkeypatch.setenv(name, value)
     # Folders of offline runs are named by the second, and these runs take less.
     minutes = itertools.count(START, 60)
     monkeypatch.setattr("wandb.sdk.wandb_init.time", SimpleNamespace(time=lambda: next(minutes)))
@@ -94,8 +86,7 @@ class Run:
                 tracker.losses(STEPS * task + step, {"lr": 0.1, "loss": loss + task})
 
     def recorded(self) -> list[RecordedRun]:
-        files = sorted(self.folder.glob("wandb/offline-run-*/*.wandb"))
-        return sorted(map(read_run, files), key=lambda run: run.run.start_time.ToNanoseconds())
+        return read_runs(self.folder)
 
 
 @pytest.fixture
@@ -226,11 +217,12 @@ def test_offline_the_only_output_is_how_to_sync(
     assert note.endswith(f"wandb sync {run.folder}/wandb/offline-run-*")
 
 
-def test_the_key_is_written_nowhere(run: Run, tmp_path: Path) -> None:
+def test_the_key_is_written_nowhere(run: Run, wandb_offline: dict[str, str]) -> None:
     run.go(0, 3)
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert any(path.suffix == ".wandb" for path in files)
-    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    elsewhere = Path(wandb_offline["WANDB_DATA_DIR"]).parent
+    files = [p for top in (run.folder, elsewhere) for p in top.rglob("*") if p.is_file()]
+    assert {".wandb", ".json"} <= {path.suffix for path in files}
+    assert [path for path in files if WANDB_KEY.encode() in path.read_bytes()] == []
 
 
 def test_without_a_usable_server_the_run_is_recorded_offline(

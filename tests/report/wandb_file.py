@@ -50,6 +50,15 @@ class RecordedRun:
     exit_code: int | None = None
 
 
+def read_runs(folder: Path) -> list[RecordedRun]:
+    """All offline runs in a run directory, in the order of their start."""
+    import wandb
+
+    wandb.teardown()  # a run that is finished may not be on the disk before
+    found = [read_run(path) for path in folder.glob("wandb/offline-run-*/*.wandb")]
+    return sorted(found, key=lambda one: one.run.start_time.ToNanoseconds())
+
+
 def read_run(path: Path) -> RecordedRun:
     """All that a file says, later records over earlier ones."""
     found = RecordedRun()
