@@ -2,8 +2,8 @@
 
 One precedence: defaults < benchmark recipe < method recipe < configuration file < command line.
 A configuration is a tree with the keys ``benchmark``, ``method``, ``backbone``, ``train``,
-``evaluation`` (mappings) and ``seed``, ``precision``, ``device``, ``workers``, ``data_root``,
-``logger``;
+``evaluation``, ``checkpoint_every`` (mappings) and ``seed``, ``precision``, ``device``,
+``workers``, ``data_root``, ``deterministic``, ``logger``;
 ``benchmark`` and ``method`` hold a ``name`` beside the options of that benchmark or method.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]
 
-SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation")
+SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation", "checkpoint_every")
 QUICK_STEPS = 4
 OPEN_CLIP_NAMES = {"backbone.name": "backbone.model", "backbone.pretrained": "backbone.weights"}
 MINI_WEIGHTS = "clbench.datamodules:mini_clip.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -54,6 +55,25 @@ class StepSampler(Sampler[list[int]]):
                 queue += torch.randperm(self.size, generator=generator).tolist()
             yield queue[: self.batch_size]
             queue = queue[self.batch_size :]
+
+
+class Remaining(Sampler[Any]):
+    """The batches of another sampler after the first `start`.
+
+    Args:
+        batches: the whole stream.
+        start: batches that were drawn before.
+    """
+
+    def __init__(self, batches: Sampler[Any], start: int) -> None:
+        self._batches = batches
+        self._start = start
+
+    def __len__(self) -> int:
+        return len(self._batches) - self._start  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(self._batches, self._start, None)
 
 
 def _whole_batch(batch: Any) -> Any:
@@ -124,8 +144,11 @@ class TaskSequence(pl.LightningDataModule):
         steps: int,
         seed: int,
         augmentation: Augmentation = "none",
+        start: int = 0,
     ) -> Loader:
         """Exactly `steps` shuffled batches; order and crops depend on `seed` and the task only.
+
+        Of these, the first `start` are left out.
 
         Raises:
             ClbenchError: crops are asked for of images that have no original.
@@ -134,8 +157,8 @@ class TaskSequence(pl.LightningDataModule):
         sampler = StepSampler(len(images), batch_size, steps, seed * 10_007 + task)
         if augmentation == "crop":
             cropped = CroppedImages(images, seed, task, self.benchmark.name)
-            return self._loader(cropped, PositionedBatches(sampler))
-        return self._loader(images, sampler)
+            return self._loader(cropped, Remaining(PositionedBatches(sampler), start))
+        return self._loader(images, Remaining(sampler, start))
 
     def test_loader(self, task: int, *, batch_size: int) -> Loader:
         """One pass over the test images of a task in fixed order."""

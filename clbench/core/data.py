@@ -130,8 +130,12 @@ class SequenceData(Protocol):
         steps: int,
         seed: int,
         augmentation: Augmentation = "none",
+        start: int = 0,
     ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
-        """Exactly `steps` shuffled batches; order and crops are fixed by `seed` and the task."""
+        """Exactly `steps` shuffled batches; order and crops are fixed by `seed` and the task.
+
+        Of these, the first `start` are left out: a run goes on after them.
+        """
         ...
 
     def test_loader(

@@ -31,3 +31,15 @@ def require(condition: bool, name: str, rule: str, value: object) -> None:
     """
     if not condition:
         raise ClbenchError(f"{name} must be {rule}, got {value!r}")
+
+
+class Stopped(KeyboardInterrupt):
+    """The user or the system asked the process to stop; what was done is kept.
+
+    Attributes:
+        signum: number of the signal; the process ends with exit code 128 + signum.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum

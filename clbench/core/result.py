@@ -11,11 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
+from clbench.core.hashing import content_hash
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
 
-SCHEMA: Final = 1
-"""Raised whenever a key of result.json changes its meaning."""
+SCHEMA: Final = 2
+"""Raised whenever a key of result.json changes its meaning, or another is required.
+
+1: the first. 2: ``sha256``, the hash of everything else in the file.
+"""
+READABLE: Final = (1, 2)
+HASH: Final = "sha256"
 FILE_NAME = "result.json"
 SUMMARY_TOLERANCE = 1e-9
 """Sums may be taken in another order by another NumPy."""
@@ -130,12 +136,14 @@ class DataRecord(Record):
     """Which data were used.
 
     Attributes:
-        splits: hash of each split, keyed ``<task>/train`` and ``<task>/test``. Runs whose test
-            splits differ are not compared.
+        splits: hash of each split, keyed ``<task>/train`` and ``<task>/test``; it covers which
+            images a few-shot split chose. Runs whose test splits differ are not compared.
+        prompts: hash of each task's class names and prompts; empty in results of older versions.
         reference: where reference images came from; None where the method used none.
     """
 
     splits: dict[str, str] = {}
+    prompts: dict[str, str] = {}
     reference: str | None = None
 
 
@@ -166,7 +174,7 @@ class RunResult(Record):
             trains nothing, and in results of older versions.
     """
 
-    schema_version: Literal[1] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1, 2] = Field(default=SCHEMA, alias="schema")
     status: Status
     benchmark: BenchmarkRecord
     method: MethodRecord
@@ -226,10 +234,16 @@ class RunResult(Record):
         content = _read_json(path)
         if not isinstance(content, dict) or "schema" not in content:
             raise ClbenchError(f"{path} is not a result file: it has no key 'schema'")
-        if content["schema"] != SCHEMA:
+        if content["schema"] not in READABLE:
             raise ClbenchError(
                 f"{path} has schema {content['schema']!r} but this version of clbench reads "
-                f"{SCHEMA}: use the version that wrote it"
+                f"{' and '.join(map(str, READABLE))}: use the version that wrote it"
+            )
+        stated = content.pop(HASH, None)
+        if (stated or content["schema"] > 1) and stated != content_hash(content):
+            raise ClbenchError(
+                f"{path} is not what clbench wrote: it was edited or damaged; get it anew, or run "
+                "again"
             )
         try:
             return cls.model_validate(content)
@@ -249,6 +263,10 @@ class RunResult(Record):
         content = self.model_dump(mode="json", by_alias=True)
         if self.effective_rank is None:
             del content["effective_rank"]
+        if not self.data.prompts:
+            del content["data"]["prompts"]
+        if self.schema_version > 1:
+            content[HASH] = content_hash(content)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         # Strings hold no raw line breaks, so only lists of bare numbers can match.
         rows = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")
@@ -262,7 +280,7 @@ def _read_json(path: Path) -> Any:
         raise ClbenchError(f"there is no result file {path}") from None
     except OSError as error:
         raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ClbenchError(f"{path} is damaged, not valid JSON: {error}") from error
 
 

@@ -109,6 +109,18 @@ class EvaluationSettings(Settings):
     batch_size: PositiveInt = 256
 
 
+class CheckpointSettings(Settings):
+    """How often a run saves within a task; it does after every task anyway.
+
+    Attributes:
+        steps: save after every so many optimizer steps; None means by time only.
+        seconds: save when so many seconds have passed since the last time.
+    """
+
+    steps: PositiveInt | None = None
+    seconds: Annotated[float, Field(gt=0)] = 300.0
+
+
 class RunSettings(Settings):
     """Everything that decides the numbers of a run, and the few things that do not.
 
@@ -118,6 +130,8 @@ class RunSettings(Settings):
         device: ``auto``, ``cpu`` or ``cuda``; not part of the hash.
         workers: data-loading processes; not part of the hash.
         data_root: where data sets lie; not part of the hash.
+        checkpoint_every: how often to save within a task; not part of the hash.
+        deterministic: use kernels that give the same bits every time, on GPUs too.
         logger: where the run is tracked besides its directory, as a list or as names with commas
             between; not part of the hash.
     """
@@ -133,6 +147,8 @@ class RunSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     data_root: str | None = None
+    checkpoint_every: CheckpointSettings = CheckpointSettings()
+    deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
 
     @field_validator("logger", mode="before")
@@ -147,5 +163,8 @@ class RunSettings(Settings):
     def fingerprint(self) -> str:
         """Eight hex digits over everything that can change a number, except the seed."""
         indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
+        indifferent |= {"checkpoint_every"}
+        # Settings that came later leave the hash of older runs as it was unless they are used.
+        indifferent |= {name for name in ("deterministic",) if not getattr(self, name)}
         decisive = self.model_dump(mode="json", exclude=indifferent)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]

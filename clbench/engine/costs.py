@@ -17,18 +17,27 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._running: dict[str, float] = {}
 
     @contextmanager
     def measure(self, activity: str) -> Iterator[None]:
         """Add the wall time of the block to an activity; GPU work is waited for."""
-        started = time.perf_counter()
+        self._running[activity] = time.perf_counter()
         try:
             yield
         finally:
             if torch.cuda.is_initialized():
                 torch.cuda.synchronize()
-            elapsed = time.perf_counter() - started
-            self.seconds[activity] = self.seconds.get(activity, 0.0) + elapsed
+            self.seconds = self.so_far()
+            del self._running[activity]
+
+    def so_far(self) -> dict[str, float]:
+        """Seconds per activity, with those of the activities that still go on."""
+        now = time.perf_counter()
+        seconds = dict(self.seconds)
+        for activity, started in self._running.items():
+            seconds[activity] = seconds.get(activity, 0.0) + now - started
+        return seconds
 
 
 def reset_peak_memory(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import get_args
 
 from clbench.clip.effective_rank import ENERGY, effective_rank
@@ -30,11 +31,14 @@ class RankHistory:
             rank = effective_rank(model, encoder)
             row[learned] = None if rank is None else round(rank, _DECIMALS)
 
-    def restore(self, record: EffectiveRankRecord | None) -> None:
-        """Go on from an interrupted run; nothing is known of one that measured nothing."""
-        if record is not None and record.energy == ENERGY:
-            for encoder, row in self._values.items():
-                row[:] = record.values.get(encoder, row)
+    def state(self) -> dict[str, list[float | None]]:
+        """What was measured, as JSON values."""
+        return {encoder: list(row) for encoder, row in self._values.items()}
+
+    def load_state(self, state: Mapping[str, list[float | None]]) -> None:
+        """Go on from an interrupted run."""
+        for encoder, row in self._values.items():
+            row[:] = state[encoder]
 
     def record(self) -> EffectiveRankRecord | None:
         """What was measured; None if no task changed the model."""

@@ -8,13 +8,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from clbench.core.data import Batch
-from clbench.core.method import Method
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method, method_name
 from clbench.core.settings import TrainSettings
 from clbench.core.task import Benchmark, ClassTexts
+from clbench.engine.contract import finite_scores
 from clbench.engine.schedule import warmup_cosine
 
 Classify = Callable[[Tensor, ClassTexts], Tensor]
@@ -44,6 +47,11 @@ class TrainingModule(pl.LightningModule):
         if not terms:
             return None
         total = torch.stack([*terms.values()]).sum()
+        if not total.requires_grad:
+            raise ClbenchError(
+                f"the loss of method {method_name(self.method)!r} depends on nothing that requires "
+                f"grad while training on {self.task}"
+            )
         return {"loss": total, **{name: term.detach() for name, term in terms.items()}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -51,6 +59,8 @@ class TrainingModule(pl.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
+        # Fused optimizers do not count their changes, by which what depends on weights is renewed.
+        increment_version([p for p in self.parameters() if p.requires_grad])
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
@@ -96,6 +106,7 @@ class EvaluationModule(pl.LightningModule):
         self.tasks = tasks
         self._candidates = [benchmark.candidates(learned, task) for task in tasks]
         self._offsets = [benchmark.label_offset(task) for task in tasks]
+        self._sound: list[Tensor] = []
 
     def test_step(
         self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
@@ -105,5 +116,20 @@ class EvaluationModule(pl.LightningModule):
         candidates = self._candidates[dataloader_idx]
         if candidates is None:
             raise ValueError(f"task {self.tasks[dataloader_idx]} has no candidates yet")
-        predicted = self.classify(images, candidates).argmax(dim=-1)
+        logits = self.classify(images, candidates)
+        self._sound.append(finite_scores(logits))
+        predicted = logits.argmax(dim=-1)
         return predicted == labels + self._offsets[dataloader_idx]
+
+    def on_test_end(self) -> None:
+        """Read once, at the end, whether all logits were finite.
+
+        Raises:
+            ClbenchError: some were not.
+        """
+        if not torch.stack(self._sound).all():
+            raise ClbenchError(
+                f"method {method_name(self.scorer)!r} returned logits that are not finite in a test"
+                if isinstance(self.scorer, Method)
+                else "the backbone's logits are not finite: its weights are damaged"
+            )

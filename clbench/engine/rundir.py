@@ -8,20 +8,24 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
-from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
+from clbench.core.correctness import FOLDER as CORRECT
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
+from clbench.core.redaction import redact
 from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.core.tracker import LOSS_FILE
+from clbench.engine.checkpoints import FOLDER as CHECKPOINTS
+from clbench.engine.checkpoints import CheckpointStore, Position
+from clbench.engine.ownership import Owner, Ownership
 
 RESULT = "result.json"
+FOLDERS = (CHECKPOINTS, CORRECT)
+"""Folders of a run directory that this process writes to; trackers have their own."""
 
 
 def run_path(runs_dir: Path, settings: RunSettings) -> Path:
@@ -45,24 +49,30 @@ class RunDirectory:
 
     Args:
         path: the directory; created on entry.
+        root: the folder of all runs; links below it are refused.
+
+    Attributes:
+        checkpoints: the run's checkpoints.
+        dead_owner: the process that died holding the directory, if one did.
 
     Raises:
         ClbenchError: on entry, if it cannot be written or another process holds it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, root: Path | None = None) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
+        self.root = path if root is None else root
+        self.checkpoints = CheckpointStore(path)
+        self.dead_owner: Owner | None = None
+        self._ownership: Ownership | None = None
 
     def __enter__(self) -> RunDirectory:
         try:
+            refuse_links(self.path, self.root)
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            (self.path / ".lock").write_text(str(os.getpid()), encoding="ascii")
-        except Timeout:
-            raise ClbenchError(
-                f"{self.path} is in use by process {self._owner()}: wait for it or stop it"
-            ) from None
+            self._ownership = Ownership(self.path)
+            self.dead_owner = self._ownership.acquire()
+            self._clean()
         except OSError as error:
             reason = error.strerror or str(error)
             raise ClbenchError(
@@ -77,7 +87,15 @@ class RunDirectory:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._lock.release()
+        if self._ownership is not None:
+            self._ownership.release()
+
+    def _clean(self) -> None:
+        """Remove what writes that were killed have left."""
+        for folder in (self.path, self.path / CORRECT):
+            for pattern in (".*.tmp", ".*.now"):
+                for path in folder.glob(pattern):
+                    path.unlink(missing_ok=True)
 
     def result(self) -> RunResult | None:
         """The result so far, if any.
@@ -95,6 +113,7 @@ class RunDirectory:
 
     def save_result(self, result: RunResult) -> None:
         """Write ``result.json``."""
+        self.require()
         result.save(self.path / RESULT)
 
     def log(self, text: str) -> None:
@@ -103,93 +122,75 @@ class RunDirectory:
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append one JSON object to ``metrics.jsonl``."""
-        self._append("metrics.jsonl", json.dumps(dict(values)))
+        self._append(LOSS_FILE, json.dumps(dict(values)))
 
-    def drop_records(self, learned: int) -> None:
-        """Forget the records of tasks after the first `learned`: they will be trained again."""
-        path = self.path / "metrics.jsonl"
+    def drop_records(self, position: Position) -> None:
+        """Forget the records beyond a position, and what a crash cut off in the middle."""
+        path = self.path / LOSS_FILE
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if json.loads(line)["task"] <= learned]
+        limit = (position.learned + 1, position.step)
+        kept: list[str] = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                record = json.loads(line)
+                place = record["task"], record.get("step", 0)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                break
+            if place <= limit:
+                kept.append(line)
         write_atomic(path, "".join(f"{line}\n" for line in kept))
 
-    def save_checkpoint(self, learned: int, state: Mapping[str, Any]) -> None:
-        """Keep a method's state after a task, and only then drop the one before."""
-        folder = self.path / "checkpoints"
-        target = self._checkpoint(learned)
-        partial = target.with_suffix(".partial")
-        tensors, other = flatten_state(state)
-        try:
-            folder.mkdir(exist_ok=True)
-            save_file(tensors, partial, {"other": json.dumps(other)})
-            partial.replace(target)
-        except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
-            raise ClbenchError(f"cannot write the checkpoint {target}: {error}") from error
-        for old in folder.glob("task-*.safetensors"):
-            if old != target:
-                old.unlink()
+    def sync_records(self) -> None:
+        """Make the records so far survive a power cut."""
+        path = self.path / LOSS_FILE
+        if path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
-    def load_checkpoint(self, learned: int) -> dict[str, Any] | None:
-        """The state saved after `learned` tasks; None if it is missing or damaged."""
-        try:
-            with safe_open(self._checkpoint(learned), framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                other = json.loads(file.metadata()["other"])
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            return None
-        return unflatten_state(tensors, other)
+    def require(self) -> None:
+        """Check that the directory is still there.
 
-    def _checkpoint(self, learned: int) -> Path:
-        return self.path / "checkpoints" / f"task-{learned:03d}.safetensors"
+        Raises:
+            ClbenchError: somebody removed it, or its disk is gone.
+        """
+        if not self.path.is_dir():
+            raise ClbenchError(f"the run directory {self.path} vanished while the run went on")
 
     def _append(self, name: str, line: str) -> None:
         try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(f"{line}\n")
+            with open_append(self.path / name) as file:
+                file.write(f"{redact(line)}\n")
         except OSError as error:
             raise ClbenchError(f"cannot write {self.path / name}: {error.strerror}") from error
 
-    def _owner(self) -> str:
-        try:
-            return (self.path / ".lock").read_text(encoding="ascii").strip() or "unknown"
-        except OSError:
-            return "unknown"
 
+def refuse_links(path: Path, root: Path) -> None:
+    """Refuse a run directory that leads somewhere else.
 
-def flatten_state(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Split a state dict into tensors, as safetensors keeps them, and plain JSON values.
+    Args:
+        path: the run directory.
+        root: the folder of all runs, which may itself be a link.
 
-    Modules may hold extra state: a tensor, a plain value, or a flat mapping of these. Tensors
-    of a mapping are named ``<key>|<name>``. Tensors that share memory are copied.
+    Raises:
+        ClbenchError: the directory, a folder between it and `root`, or something in it is a link.
     """
-    tensors: dict[str, Tensor] = {}
-    other: dict[str, Any] = {}
-    seen: set[int] = set()
-    for key, value in state.items():
-        entries = {key: value}
-        if isinstance(value, Mapping):
-            entries = {f"{key}|{inner}": entry for inner, entry in value.items()}
-            other[key] = {}
-        for name, entry in entries.items():
-            if not isinstance(entry, Tensor):
-                other[name] = entry
-                continue
-            tensor = entry.detach().cpu().contiguous()
-            address = tensor.untyped_storage().data_ptr()
-            tensors[name] = tensor.clone() if address in seen else tensor
-            seen.add(address)
-    return tensors, other
+    entries = [path, *(folder for folder in path.parents if root in folder.parents)]
+    for folder in (path, *(path / name for name in FOLDERS)):
+        if folder.is_dir() and not any(entry.is_symlink() for entry in entries):
+            entries += folder.iterdir()
+    if links := [entry for entry in entries if entry.is_symlink()]:
+        raise ClbenchError(
+            f"{links[0]} is a symbolic link, which a run directory does not follow: remove it, or "
+            "choose another place with --runs-dir"
+        )
 
 
-def unflatten_state(tensors: Mapping[str, Tensor], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of `flatten_state`."""
-    state: dict[str, Any] = {}
-    for name, value in {**other, **tensors}.items():
-        key, inner, entry = name.partition("|")
-        if inner:
-            state.setdefault(key, {})[entry] = value
-        else:
-            state.setdefault(key, value)
-    return state
+def open_append(path: Path) -> TextIO:
+    """Open a file to append to, unless it is a link.
+
+    Raises:
+        OSError: it cannot be opened, or is a link.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "a", encoding="utf-8")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from clbench.core.errors import ClbenchError
 from clbench.core.matrix import AccuracyMatrix
-from clbench.core.result import AccuracyRecord, BenchmarkRecord, RunResult
+from clbench.core.result import READABLE, AccuracyRecord, BenchmarkRecord, RunResult
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 
 SAMPLE = Path(__file__).parents[1] / "data" / "result.json"
@@ -148,7 +148,9 @@ def _drop(key: str) -> Callable[[dict[str, Any]], None]:
         (_set("cost", "steps", to=-1), "cost.steps: "),
         (_drop("seed"), "seed: Field required"),
         (_drop("schema"), "is not a result file"),
-        (_set("schema", to=2), "has schema 2 but this version of clbench reads 1"),
+        (_set("schema", to=3), "has schema 3 but this version of clbench reads 1 and 2"),
+        (_set("schema", to=2), "was edited or damaged"),
+        (_set("sha256", to="0" * 64), "was edited or damaged"),
     ],
 )
 def test_inconsistent_files_are_one_clear_line(
@@ -203,3 +205,53 @@ def test_effective_rank_is_optional_and_has_a_value_per_row(content: dict[str, A
     content["effective_rank"]["values"]["text"].pop()
     with pytest.raises(ValidationError, match="as many values as the accuracies have rows"):
         RunResult.model_validate(content)
+
+
+@pytest.mark.parametrize("sample", sorted((SAMPLE.parent / "results").glob("schema-*.json")))
+def test_files_of_every_schema_are_read_and_written_back_as_they_were(
+    sample: Path, tmp_path: Path
+) -> None:
+    result = RunResult.load(sample)
+    assert sample.name.startswith(f"schema-{result.schema_version}")
+    assert result.summary["last"] == 0.8
+    result.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == sample.read_bytes()
+
+
+def test_there_is_a_sample_of_every_schema() -> None:
+    names = {path.name[: len("schema-1")] for path in (SAMPLE.parent / "results").iterdir()}
+    assert names == {f"schema-{number}" for number in READABLE}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _set("seed", to=7),
+        _set("cost", "steps", to=1),
+        _set("provenance", "python", to="9.9"),
+        _drop("sha256"),
+        _set("method", "params", to={}),
+    ],
+)
+def test_an_edit_of_any_value_is_noticed(
+    change: Callable[[dict[str, Any]], None], tmp_path: Path
+) -> None:
+    edited = json.loads((SAMPLE.parent / "results" / "schema-2.json").read_text())
+    change(edited)
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(edited))
+    with pytest.raises(ClbenchError, match="was edited or damaged"):
+        RunResult.load(path)
+
+
+def test_another_layout_of_the_same_content_is_no_edit(tmp_path: Path) -> None:
+    content = json.loads((SAMPLE.parent / "results" / "schema-2.json").read_text())
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(dict(reversed(content.items()))))
+    assert RunResult.load(path) == RunResult.load(SAMPLE.parent / "results" / "schema-2.json")
+
+
+def test_brackets_without_end_are_damage_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("[" * 100_000)
+    with pytest.raises(ClbenchError, match="damaged, not valid JSON"):
+        RunResult.load(tmp_path)

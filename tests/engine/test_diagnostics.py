@@ -58,12 +58,14 @@ def test_an_interrupted_run_keeps_what_it_measured(
     assert resumed.effective_rank == whole.effective_rank
 
 
-def test_a_run_begun_by_an_older_version_goes_on_with_unknown_rows(tiny_clip: CLIP) -> None:
+def test_rows_not_measured_are_unknown_and_the_state_can_be_put_back(tiny_clip: CLIP) -> None:
     history = RankHistory(2)
-    history.restore(None)
     assert history.record() is None
     history.measure(2, tiny_clip)
     record = history.record()
     assert record is not None
     assert record.values["text"][:2] == (None, None)
     assert record.values["text"][2] == pytest.approx(effective_rank(tiny_clip, "text"), abs=1e-6)
+    other = RankHistory(2)
+    other.load_state(history.state())
+    assert other.record() == record

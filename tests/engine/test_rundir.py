@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from filelock import FileLock
 
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import RunSettings
-from clbench.engine.rundir import RunDirectory, flatten_state, run_path, unflatten_state
+from clbench.engine.checkpoints import Position
+from clbench.engine.rundir import RunDirectory, run_path
 
 
 def settings(**changes: object) -> RunSettings:
@@ -39,18 +40,13 @@ def test_names_lead_nowhere_else() -> None:
     assert ".." not in path.parts
 
 
-def test_a_second_process_is_refused(tmp_path: Path) -> None:
-    other = FileLock(tmp_path / ".lock")
-    with other:
-        (tmp_path / ".lock").write_text("4711")
-        with pytest.raises(ClbenchError, match="in use by process 4711"), RunDirectory(tmp_path):
-            pass
-
-
-def test_the_lock_is_free_afterwards(tmp_path: Path) -> None:
+def test_the_owner_is_noted_while_the_directory_is_held(tmp_path: Path) -> None:
     for _ in range(2):
-        with RunDirectory(tmp_path):
-            assert (tmp_path / ".lock").read_text() == str(os.getpid())
+        with RunDirectory(tmp_path) as directory:
+            note = json.loads((tmp_path / ".owner.json").read_text())
+            assert note["pid"] == os.getpid()
+            assert directory.dead_owner is None
+        assert not (tmp_path / ".owner.json").exists()
 
 
 def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
@@ -62,45 +58,61 @@ def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> N
         pass
 
 
-def test_state_of_tensors_values_and_mappings_survives_a_checkpoint(tmp_path: Path) -> None:
-    shared = torch.arange(3.0)
-    state = {
-        "a": shared,
-        "b": shared,
-        "extra": {"x": torch.ones(2, dtype=torch.int64), "n": 3},
-        "empty": {},
-        "plain": 1.5,
-    }
+def test_records_beyond_a_position_are_dropped_and_so_is_half_a_line(tmp_path: Path) -> None:
     with RunDirectory(tmp_path) as directory:
-        directory.save_checkpoint(1, state)
-        loaded = directory.load_checkpoint(1)
-    assert loaded is not None
-    assert loaded.keys() == state.keys()
-    assert torch.equal(loaded["b"], shared)
-    assert torch.equal(loaded["extra"]["x"], torch.ones(2, dtype=torch.int64))
-    assert loaded["extra"]["n"] == 3
-    assert (loaded["empty"], loaded["plain"]) == ({}, 1.5)
+        for task, step in ((1, 20), (1, 40), (2, 20), (2, 40), (3, 20)):
+            directory.record({"task": task, "step": step})
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"task": 1, "st')
+        directory.drop_records(Position(1, 20))
+        assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+            '{"task": 1, "step": 20}',
+            '{"task": 1, "step": 40}',
+            '{"task": 2, "step": 20}',
+        ]
+        directory.drop_records(Position(1))
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
 
 
-def test_flattening_can_be_undone_without_a_file() -> None:
-    state = {"w": torch.zeros(1), "g": {"k": 1, "t": torch.ones(1)}}
-    restored = unflatten_state(*flatten_state(state))
-    assert restored["g"]["k"] == 1
-    assert torch.equal(restored["g"]["t"], torch.ones(1))
+@pytest.mark.parametrize("place", ["leaf", "method", "checkpoints", "log.txt", "row"])
+def test_links_lead_nowhere(tmp_path: Path, place: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run = tmp_path / "runs" / "mini" / "nusa" / "seed0-x"
+    links = {"leaf": run, "method": run.parent, "row": run / "correct" / "row-001.bits"}
+    link = links.get(place, run / place)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with (
+        pytest.raises(ClbenchError, match="is a symbolic link"),
+        RunDirectory(run, tmp_path / "runs") as directory,
+    ):
+        directory.log("never")
+    assert list(outside.iterdir()) == []
 
 
-def test_a_truncated_checkpoint_counts_as_missing(tmp_path: Path) -> None:
-    with RunDirectory(tmp_path) as directory:
-        directory.save_checkpoint(1, {"a": torch.zeros(100)})
-        (file,) = (tmp_path / "checkpoints").iterdir()
-        file.write_bytes(file.read_bytes()[:50])
-        assert directory.load_checkpoint(1) is None
-        assert directory.load_checkpoint(2) is None
+def test_a_folder_of_runs_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    with RunDirectory(tmp_path / "runs" / "mini" / "run", tmp_path / "runs") as directory:
+        directory.log("here")
+    assert (tmp_path / "scratch" / "mini" / "run" / "log.txt").read_text() == "here\n"
 
 
-def test_records_of_unfinished_tasks_are_dropped(tmp_path: Path) -> None:
-    with RunDirectory(tmp_path) as directory:
-        for task in (1, 1, 2, 3):
-            directory.record({"task": task})
-        directory.drop_records(2)
-    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 3
+def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "correct").mkdir()
+    for name in (".result.json.1234.tmp", ".1234.now", "correct/.row-001.bits.12.tmp"):
+        (tmp_path / name).touch()
+    with RunDirectory(tmp_path):
+        names = {path.name for path in tmp_path.rglob("*")}
+        assert not any(name.endswith((".tmp", ".now")) for name in names)
+
+
+def test_a_directory_that_vanished_is_told(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(ClbenchError, match="vanished while the run went on"):
+            directory.require()
+        with pytest.raises(ClbenchError, match=r"cannot write .*log\.txt"):
+            directory.log("x")
+    assert not (tmp_path / "run").exists()

@@ -99,6 +99,16 @@ class Interrupt(QuietReporter):
             raise KeyboardInterrupt
 
 
+class Notes(QuietReporter):
+    """Remembers what the user is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def test_hooks_are_called_in_the_order_of_the_interface(run: Callable[..., RunResult]) -> None:
     method = Recorder()
     run(method, steps=2)
@@ -180,12 +190,16 @@ def test_a_lost_checkpoint_means_starting_anew(
         run(Finetune(), reporter=Interrupt(task=1))
     (checkpoint,) = tmp_path.rglob("task-*.safetensors")
     checkpoint.write_bytes(b"damaged")
-    assert run(Finetune()).status == "complete"
+    notes = Notes()
+    assert run(Finetune(), reporter=notes).status == "complete"
+    assert "does not have the hash" in notes.lines[0] or "cut short" in notes.lines[0]
+    assert "starting anew" in notes.lines[1]
 
 
 def test_only_the_newest_checkpoint_is_kept(run: Callable[..., RunResult], tmp_path: Path) -> None:
     run(Finetune())
-    assert [p.name for p in tmp_path.rglob("task-*")] == ["task-003.safetensors"]
+    names = sorted(p.name for p in tmp_path.rglob("task-*"))
+    assert names == ["task-003.json", "task-003.safetensors"]
 
 
 def test_seeds_change_results_and_repeat_them(

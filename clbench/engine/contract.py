@@ -1,0 +1,92 @@
+"""Cheap checks that a method keeps its side of the contract."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method, method_name
+
+
+class FrozenWeights:
+    """Knows whether weights of the model that were frozen when training began are unchanged.
+
+    Two passes over the weights per task, one sum of bits each: nothing beside the training.
+
+    Args:
+        method: the method, ready to train.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+        frozen = [(n, p) for n, p in method.model.named_parameters() if not p.requires_grad]
+        self._names = [name for name, _ in frozen]
+        self._sums = _bit_sums([parameter for _, parameter in frozen])
+
+    def check(self, task: str) -> None:
+        """Compare with the weights as they are now.
+
+        Raises:
+            ClbenchError: a frozen weight has changed.
+        """
+        now = dict(self._method.model.named_parameters())
+        if missing := [name for name in self._names if name not in now]:
+            raise _broken(self._method, f"removed {missing[0]} while training on {task}")
+        changed = _bit_sums([now[name] for name in self._names]) != self._sums
+        if changed.any():
+            first = self._names[int(changed.nonzero()[0])]
+            raise _broken(
+                self._method,
+                f"changed {int(changed.sum())} weights that it had frozen while training on "
+                f"{task} (first: {first}): let them require grad, or leave them alone",
+            )
+
+
+def check_begun(method: Method, task: str) -> None:
+    """Check what `begin_task` left behind.
+
+    Raises:
+        ClbenchError: the logit scale would be trained, or gradients are switched off globally.
+    """
+    if method.model.logit_scale.requires_grad:
+        raise _broken(method, f"lets logit_scale require grad for {task}: it never trains")
+    if not torch.is_grad_enabled():
+        raise _broken(method, f"left gradients switched off in begin_task of {task}")
+
+
+def check_ended(method: nn.Module, task: str) -> None:
+    """Check what `end_task` left behind.
+
+    Raises:
+        ClbenchError: parameters carry gradients, or gradients are switched off globally.
+    """
+    assert isinstance(method, Method)
+    left = [name for name, p in method.named_parameters() if p.grad is not None]
+    if left:
+        raise _broken(
+            method,
+            f"left gradients on {len(left)} parameters in end_task of {task} (first: {left[0]}): "
+            "call zero_grad() after a backward pass of your own",
+        )
+    if not torch.is_grad_enabled():
+        raise _broken(method, f"left gradients switched off in end_task of {task}")
+
+
+def finite_scores(logits: Tensor) -> Tensor:
+    """Whether every image has a best class, ``()`` bool on the device: minus infinity may mask."""
+    return torch.isfinite(logits.amax(dim=-1)).all()
+
+
+def _bit_sums(weights: list[nn.Parameter]) -> Tensor:
+    """``(N,)`` int64: the sum of each weight's bits read as whole numbers."""
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [
+        w.detach().contiguous().view(-1).view(words[w.element_size()]).sum(dtype=torch.int64)
+        for w in weights
+    ]
+    return torch.stack(sums) if sums else torch.zeros(0, dtype=torch.int64)
+
+
+def _broken(method: Method, what: str) -> ClbenchError:
+    return ClbenchError(f"method {method_name(method)!r} {what}")
