@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.gram import gram_matrix
 from clbench.clip.subspaces import FeatureSplit, gram_null_basis, project
 
 
@@ -37,7 +38,7 @@ class FeatureMemory(nn.Module):
         """Add a batch: ``X^T X / ||X^T X||_F`` for features X of shape ``(..., d)``."""
         x = features.flatten(0, -2).to(self.gram.dtype)
         with torch.autocast(x.device.type, enabled=False):  # sums of squares need full precision
-            gram = x.T @ x
+            gram = gram_matrix(x)
         gram /= gram.norm()
         self._sum = gram if self._sum is None else self._sum.add_(gram)
 

@@ -8,11 +8,16 @@ their digits would be lost; they are decomposed in float64.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from clbench.clip.leading_subspace import kept_directions, leading_subspace
+
+MIXED_FROM: Final = 512
+"""Size from which a Gram matrix is worth decomposing in two precisions."""
 Space = Literal["tail", "top", "random"]
 
 
@@ -32,16 +37,33 @@ class NullFactors(NamedTuple):
     used: int
 
 
-class FeatureSplit(NamedTuple):
-    """An orthonormal basis of feature space, cut in two.
+@dataclass(frozen=True, eq=False)
+class FeatureSplit:
+    """Feature space cut in two: directions that carry the features, and the null space.
 
     Attributes:
-        kept: ``(d, k)`` directions that carry the features.
-        null: ``(d, d - k)`` directions that carry next to nothing of them.
+        thin: ``(d, m)`` orthonormal basis of the part with fewer directions.
+        holds_kept: whether that part is the one that carries the features.
     """
 
-    kept: Tensor
-    null: Tensor
+    thin: Tensor
+    holds_kept: bool
+
+    @property
+    def kept(self) -> Tensor:
+        """``(d, k)`` directions that carry the features."""
+        return self.thin if self.holds_kept else complement(self.thin)
+
+    @property
+    def null(self) -> Tensor:
+        """``(d, d - k)`` directions that carry next to nothing of them."""
+        return complement(self.thin) if self.holds_kept else self.thin
+
+
+def complement(basis: Tensor) -> Tensor:
+    """An orthonormal basis ``(d, d - m)`` of what is orthogonal to ``(d, m)`` columns."""
+    whole, _ = torch.linalg.qr(basis.double(), mode="complete")
+    return whole[:, basis.shape[1] :].to(basis.dtype)
 
 
 def principal_rank(singular_values: Tensor, rho: float) -> int:
@@ -124,35 +146,37 @@ def gram_null_basis(gram: Tensor, rho: float) -> FeatureSplit:
     With the eigenvalues ``s`` of the Gram matrix in descending order, k is the smallest index
     (from 0) with ``sum_{i>=k} s_i / sum_i s_i < rho``; the null space is spanned by the
     eigenvectors from k on. The matrix is symmetric, so `eigh` gives what an SVD would, faster
-    and with exactly orthogonal vectors.
+    and with exactly orthogonal vectors. Of large matrices, only the leading directions are
+    brought to float64 where that suffices (`leading_subspace`).
 
     Args:
         gram: ``(d, d)`` sum of ``X^T X`` over feature matrices X.
         rho: share of the energy that may remain in the null space, in (0, 1].
     """
-    values, vectors = torch.linalg.eigh(gram.double())
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    tail = values.flip(0).cumsum(0).flip(0)  # energy from each index on
+    exact = gram.double()
+    kept = leading_subspace(exact, rho) if len(gram) >= MIXED_FROM else None
+    if kept is not None:
+        return FeatureSplit(kept.to(gram.dtype), holds_kept=True)
+    values, vectors = torch.linalg.eigh(exact)
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1).to(gram.dtype)
     # A memory without any energy protects nothing: everything is null space.
-    k = int((tail >= rho * tail[0]).sum()) if tail[0] > 0 else 0
-    vectors = vectors.to(gram.dtype)
-    return FeatureSplit(vectors[:, :k].contiguous(), vectors[:, k:].contiguous())
+    k = kept_directions(values, values.sum(), rho) if values[0] > 0 else 0
+    if k <= len(gram) - k:
+        return FeatureSplit(vectors[:, :k].contiguous(), holds_kept=True)
+    return FeatureSplit(vectors[:, k:].contiguous(), holds_kept=False)
 
 
 def project(x: Tensor, split: FeatureSplit) -> Tensor:
-    """Project the rows of a matrix onto the null space: ``x V V^T``.
+    """Project the rows of a matrix onto the null space: ``x N N^T`` or ``x - x K K^T``.
 
-    The thinner of the two bases is used, ``x N N^T`` or ``x - x K K^T``, and no ``d x d``
-    projector is ever built.
+    The basis of the part with fewer directions is used, and no ``d x d`` projector is ever built.
 
     Args:
         x: ``(n, d)``.
         split: kept and null directions of the d-dimensional space.
     """
-    kept, null = split
-    if kept.shape[1] <= null.shape[1]:
-        return x - (x @ kept) @ kept.T
-    return (x @ null) @ null.T
+    along = (x @ split.thin) @ split.thin.T
+    return x - along if split.holds_kept else along
 
 
 def _padded(columns: Tensor, count: int, like: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from clbench.clip.gram import BLOCKED_FROM, gram_matrix
+from clbench.clip.leading_subspace import leading_subspace
 from clbench.clip.memory import FeatureMemory
 from clbench.clip.subspaces import (
     FeatureSplit,
@@ -157,7 +159,11 @@ def test_empty_memory_protects_nothing():
 @pytest.mark.parametrize("kept", [0, 2, 6, 8])
 def test_projection_is_the_dense_projector(kept):
     basis, x = random_orthonormal(8, 8), torch.randn(5, 8, dtype=torch.float64)
-    split = FeatureSplit(basis[:, :kept], basis[:, kept:])
+    thin, holds_kept = (basis[:, :kept], True) if kept <= 4 else (basis[:, kept:], False)
+    split = FeatureSplit(thin, holds_kept)
+    null = basis[:, kept:]
+    torch.testing.assert_close(split.null @ split.null.T, null @ null.T)
+    torch.testing.assert_close(split.kept @ split.kept.T, torch.eye(8).double() - null @ null.T)
     projected = project(x, split)
     torch.testing.assert_close(projected, x @ split.null @ split.null.T)
     torch.testing.assert_close(project(projected, split), projected)
@@ -190,3 +196,64 @@ def test_memory_forgets_its_null_space_when_it_changes():
     memory.add(torch.eye(4)[2:3])
     memory.commit()
     assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([1, 0, 0, 1])
+
+
+def spectral_gram(spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A Gram matrix with the given eigenvalues, and its eigenvectors."""
+    q = random_orthonormal(len(spectrum), len(spectrum))
+    gram = (q * spectrum) @ q.T
+    return (gram + gram.T) / 2, q
+
+
+INDEX = torch.arange(1, 301, dtype=torch.float64)
+SPECTRA = {
+    "power law": INDEX**-1.5,
+    "one direction dominates": torch.cat([torch.tensor([20.0]).double(), 1 / INDEX[:-1] ** 1.5]),
+    "exponential": torch.exp(-INDEX / 20),
+    # condition number 1e8; the cut lies between eigenvalues that float32 mixes
+    "almost degenerate": torch.cat(
+        [1 + 1e-7 * INDEX.flip(0)[:40], 1e-3 * INDEX.flip(0)[40:] / 300, torch.zeros(0).double()]
+    ),
+    "small directions": torch.logspace(0, -8, 300, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_leading_directions_are_those_of_float64(name):
+    gram, q = spectral_gram(SPECTRA[name])
+    kept = leading_subspace(gram, 0.15)
+    assert kept is not None
+    values = torch.linalg.eigvalsh(gram).flip(0)
+    tails = [(values[k:].sum() / values.sum()).item() for k in range(301)]
+    k = next(k for k in range(301) if tails[k] < 0.15)
+    assert kept.shape == (300, k)
+    torch.testing.assert_close(kept.T @ kept, torch.eye(k).double(), atol=1e-12, rtol=0)
+    torch.testing.assert_close(kept @ kept.T, q[:, :k] @ q[:, :k].T, atol=2e-7, rtol=0)
+    single = torch.linalg.eigh(gram.float()).eigenvectors.flip(1)[:, :k].double()
+    missed = (single @ single.T - q[:, :k] @ q[:, :k].T).norm()
+    assert missed > 10 * (kept @ kept.T - q[:, :k] @ q[:, :k].T).norm()
+
+
+def test_leading_directions_are_left_to_a_full_decomposition_where_they_are_many():
+    flat, _ = spectral_gram(1 + INDEX / 1000)
+    assert leading_subspace(flat, 0.15) is None
+    assert leading_subspace(torch.zeros(8, 8, dtype=torch.float64), 0.15) is None
+
+
+@pytest.mark.parametrize(("decay", "narrow"), [(1.5, True), (0.1, False)])
+def test_large_memories_give_the_null_space_of_a_full_decomposition(decay, narrow):
+    index = torch.arange(1, 601, dtype=torch.float64)
+    gram, q = spectral_gram(index**-decay)
+    assert (leading_subspace(gram, 0.15) is not None) == narrow
+    split = gram_null_basis(gram, 0.15)
+    k = split.kept.shape[1]
+    tails = [(index[j:] ** -decay).sum() / (index**-decay).sum() for j in (k - 1, k)]
+    assert tails[0] >= 0.15 > tails[1]
+    x = torch.randn(3, 600, dtype=torch.float64)
+    torch.testing.assert_close(project(x, split), x @ q[:, k:] @ q[:, k:].T, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("width", [5, BLOCKED_FROM, BLOCKED_FROM + 3])
+def test_gram_matrices_by_blocks_are_the_product(width):
+    x = torch.randn(9, width, dtype=torch.float64)
+    torch.testing.assert_close(gram_matrix(x), x.T @ x)

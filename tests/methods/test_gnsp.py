@@ -46,8 +46,11 @@ def test_memories_and_projections_are_the_released_ones():
             assert relative(method.memories[i].gram, gram) < 1e-4
     for name, i in where.items():
         first_null, size = golden.metadata["ranks"][name]
-        kept, null = method.memories[i].split()
-        assert (kept.shape, null.shape) == ((size, first_null), (size, size - first_null))
+        split = method.memories[i].split()
+        assert (split.kept.shape, split.null.shape) == (
+            (size, first_null),
+            (size, size - first_null),
+        )
         method.weights[i].grad = golden.tensors[f"grad.{name}"].clone()
     method.after_backward()
     for name, i in where.items():
