@@ -110,6 +110,7 @@ def _record(
     # As printed: both with one decimal.
     difference = round(round(100 * measured.mean(), 1) - round(number.value, 1), 1) + 0.0
     allowed = float("nan") if reason else _tolerance(row.results[0], number)
+    variant = "" if number.method == number.paper_method else number.method
     verdict = WITHIN if abs(difference) <= allowed else OUTSIDE
     return {
         "method": row.label,
@@ -123,7 +124,7 @@ def _record(
         "tolerance": allowed,
         "verdict": f"{NOT_COMPARABLE}: {reason}" if reason else verdict,
         "remarks": number.remarks,
-        "source": number.source,
+        "source": f"{variant}: {number.source}" if variant else number.source,
     }
 
 

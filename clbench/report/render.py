@@ -25,14 +25,14 @@ def to_markdown(grid: Grid) -> str:
     """A pipe table, aligned so that it reads well as plain text too."""
     header = [_escape_markdown(title) for title in grid.header]
     body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
+    for i in sorted(grid.sections, reverse=True):
+        title = f"*{_escape_markdown(grid.sections[i])}*"
+        body.insert(i, [title, *[""] * (len(header) - 1)])
     widths = [max(3, *map(len, column)) for column in zip(header, *body, strict=True)]
     ruler = [
         "-" * (width - 1) + ":" if right else "-" * width
         for width, right in zip(widths, grid.numeric, strict=True)
     ]
-    for i in sorted(grid.sections, reverse=True):
-        title = f"*{_escape_markdown(grid.sections[i])}*"
-        body.insert(i, [title, *[""] * (len(header) - 1)])
     lines = [header, ruler, *body]
     return "".join(_pipe_line(line, widths, grid.numeric) for line in lines)
 
