@@ -18,7 +18,13 @@ from tests import check_wheel, guards
 ROOT = Path(__file__).parent.parent
 PYPROJECT_TEXT = (ROOT / "pyproject.toml").read_text()
 PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT_TEXT)["project"]
-GUIDES = ["README.md", "CONTRIBUTING.md", "docs/adding_a_method.md", "docs/design.md"]
+GUIDES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/adding_a_method.md",
+    "docs/design.md",
+    "docs/trackers.md",
+]
 # Where the name in an import statement is not the name of the distribution.
 DISTRIBUTIONS = {
     "PIL": "pillow",

@@ -9,7 +9,7 @@ import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +142,7 @@ class WandbTracker:
         try:
             self._run = self._init(result, None)
         except (Exception, SystemExit) as error:  # no key, no network, no such entity, ...
+            _forget_failed_run()
             self._run = self._init(result, "offline")
             reason = f" ({' '.join(str(error).split())[:120]})"
         if self._run.disabled:  # WANDB_MODE=disabled
@@ -257,6 +258,15 @@ def _position(step: int, learned: int) -> int:
     on the same place, where W&B keeps it once.
     """
     return step + learned
+
+
+def _forget_failed_run() -> None:
+    """Stop W&B's background process, which holds on to the id of a run that did not start."""
+    import wandb
+
+    if wandb.run is None:  # otherwise it serves a run of the user's too
+        with suppress(Exception, SystemExit):
+            wandb.teardown()
 
 
 @contextmanager
