@@ -121,8 +121,7 @@ class GNSP(Method):
         """Choose what trains, find the null spaces and let the teacher score new pairs."""
         self._declare_trained()
         if self.learned:
-            for memory in self.memories:
-                memory.split()
+            FeatureMemory.split_all(self.memories)
         seed = REFERENCE_SEED + self.learned
         pairs = data.reference_pairs(self.reference, self.reference_count, seed)
         self.external = 0 if self.reference == "task" else pairs.nbytes

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clbench.clip.losses import classification
 from clbench.clip.lowrank import attach, low_rank_scale
-from clbench.clip.subspaces import minor_components
+from clbench.clip.subspaces import minor_components, thin_svds
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import require
 from clbench.core.method import Method
@@ -78,8 +78,10 @@ class MiLoRA(Method):
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Move the minor components of each weight into its factors."""
-        for adapter in self.adapters.values():
-            up, down = minor_components(adapter.base.weight, self.rank)
+        adapters = list(self.adapters.values())
+        svds = thin_svds([adapter.base.weight for adapter in adapters])
+        for adapter, svd in zip(adapters, svds, strict=True):
+            up, down = minor_components(adapter.base.weight, self.rank, svd)
             if self.as_released:
                 adapter.set_factors(down=down, up=up)
             else:

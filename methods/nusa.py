@@ -11,7 +11,7 @@ from torch import Tensor
 from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
 from clbench.clip.lowrank import attach, low_rank_scale
-from clbench.clip.subspaces import Space, null_factors
+from clbench.clip.subspaces import Space, null_factors, thin_svds
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import require
 from clbench.core.method import Method
@@ -115,10 +115,11 @@ class NuSA(Method):
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Find the null space of each current weight and start with M = 0."""
-        for i, adapter in enumerate(self.adapters.values()):
-            weight = adapter.base.weight
+        weights = [adapter.base.weight for adapter in self.adapters.values()]
+        svds = thin_svds(weights)
+        for i, (adapter, weight) in enumerate(zip(self.adapters.values(), weights, strict=True)):
             u, v, principal, used = null_factors(
-                weight, self.rank, self.rho, self.space, self.draws.generator
+                weight, self.rank, self.rho, self.space, self.draws.generator, svds[i]
             )
             adapter.set_factors(up=u, down=v.T)
             self.ranks[i] = torch.tensor([principal, min(weight.shape) - principal, used])

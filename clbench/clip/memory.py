@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.clip.gram import gram_matrix
-from clbench.clip.subspaces import FeatureSplit, gram_null_basis, project
+from clbench.clip.subspaces import FeatureSplit, gram_null_bases, gram_null_basis, project
 
 
 class FeatureMemory(nn.Module):
@@ -61,6 +61,15 @@ class FeatureMemory(nn.Module):
         if self._split is None:
             self._split = gram_null_basis(self.gram, self.rho)
         return self._split
+
+    @staticmethod
+    def split_all(memories: Sequence[FeatureMemory]) -> None:
+        """Compute `split` of several memories with the same `rho`, several at a time."""
+        for rho in {memory.rho for memory in memories}:
+            stale = [m for m in memories if m.rho == rho and m._split is None]
+            splits = gram_null_bases([memory.gram for memory in stale], rho)
+            for memory, split in zip(stale, splits, strict=True):
+                memory._split = split
 
     def project(self, rows: Tensor) -> Tensor:
         """Project the rows of ``(n, d)`` onto the null space."""

@@ -8,6 +8,7 @@ their digits would be lost; they are decomposed in float64.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
@@ -15,10 +16,25 @@ import torch
 from torch import Tensor
 
 from clbench.clip.leading_subspace import kept_directions, leading_subspace
+from clbench.clip.parallel import decompose_each
 
 MIXED_FROM: Final = 512
 """Size from which a Gram matrix is worth decomposing in two precisions."""
 Space = Literal["tail", "top", "random"]
+
+
+class SVD(NamedTuple):
+    """``W = U diag(s) V^T`` with descending singular values.
+
+    Attributes:
+        u: ``(out, d)``, d the smaller side.
+        s: ``(d,)``.
+        vh: ``(d, in)``.
+    """
+
+    u: Tensor
+    s: Tensor
+    vh: Tensor
 
 
 class NullFactors(NamedTuple):
@@ -84,12 +100,22 @@ def principal_rank(singular_values: Tensor, rho: float) -> int:
     return int((energy < rho * energy[-1]).sum()) + 1
 
 
+def thin_svds(weights: Sequence[Tensor]) -> list[SVD]:
+    """The singular value decompositions of several weights, in float32."""
+    return decompose_each(_thin_svd, weights)
+
+
+def _thin_svd(weight: Tensor) -> SVD:
+    return SVD(*torch.linalg.svd(weight.detach().float(), full_matrices=False))
+
+
 def null_factors(
     weight: Tensor,
     rank: int,
     rho: float,
     space: Space = "tail",
     generator: torch.Generator | None = None,
+    svd: SVD | None = None,
 ) -> NullFactors:
     """Singular directions of a weight outside its principal subspace.
 
@@ -104,8 +130,9 @@ def null_factors(
         space: ``tail`` takes the smallest singular directions, ``top`` the largest, ``random``
             directions that have nothing to do with the weight.
         generator: source of the random directions.
+        svd: the decomposition of the weight, where it is known.
     """
-    u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+    u, s, vh = svd or _thin_svd(weight)
     principal = principal_rank(s, rho)
     used = min(rank, len(s) - principal)
     if space == "random":
@@ -117,15 +144,20 @@ def null_factors(
     return NullFactors(_padded(u, rank, weight), _padded(v, rank, weight), principal, used)
 
 
-def minor_components(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+def minor_components(weight: Tensor, rank: int, svd: SVD | None = None) -> tuple[Tensor, Tensor]:
     """The smallest singular components of a weight as two balanced factors.
+
+    Args:
+        weight: ``(out, in)``.
+        rank: number of components.
+        svd: the decomposition of the weight, where it is known.
 
     Returns:
         ``U_r sqrt(S_r)``, ``(out, rank)``, and ``sqrt(S_r) V_r^T``, ``(rank, in)``; their product
         is the part of the weight with the `rank` smallest singular values. A weight with fewer
         singular values gives zero columns and rows.
     """
-    u, s, vh = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+    u, s, vh = svd or _thin_svd(weight)
     root = s[-rank:].sqrt()
     up = _padded(u[:, -rank:] * root, rank, weight)
     down = _padded(vh[-rank:].T * root, rank, weight).T
@@ -164,6 +196,11 @@ def gram_null_basis(gram: Tensor, rho: float) -> FeatureSplit:
     if k <= len(gram) - k:
         return FeatureSplit(vectors[:, :k].contiguous(), holds_kept=True)
     return FeatureSplit(vectors[:, k:].contiguous(), holds_kept=False)
+
+
+def gram_null_bases(grams: Sequence[Tensor], rho: float) -> list[FeatureSplit]:
+    """`gram_null_basis` of several matrices."""
+    return decompose_each(lambda gram: gram_null_basis(gram, rho), grams)
 
 
 def project(x: Tensor, split: FeatureSplit) -> Tensor:

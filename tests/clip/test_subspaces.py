@@ -1,5 +1,7 @@
 """Subspaces: hand-computed ranks, exact orthogonality, the precision of small directions."""
 
+import threading
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from clbench.clip.gram import BLOCKED_FROM, gram_matrix
 from clbench.clip.leading_subspace import leading_subspace
 from clbench.clip.memory import FeatureMemory
+from clbench.clip.parallel import decompose_each
 from clbench.clip.subspaces import (
     FeatureSplit,
     gram_null_basis,
@@ -16,6 +19,7 @@ from clbench.clip.subspaces import (
     principal_rank,
     project,
     random_orthonormal,
+    thin_svds,
 )
 
 
@@ -257,3 +261,50 @@ def test_large_memories_give_the_null_space_of_a_full_decomposition(decay, narro
 def test_gram_matrices_by_blocks_are_the_product(width):
     x = torch.randn(9, width, dtype=torch.float64)
     torch.testing.assert_close(gram_matrix(x), x.T @ x)
+
+
+@pytest.fixture
+def two_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_several_decompositions_are_those_of_each_alone():
+    weights = [torch.randn(shape, requires_grad=True) for shape in ((256, 300), (260, 256))] * 2
+    threads: set[int] = set()
+
+    def singular_values(matrix: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        assert torch.get_num_threads() == 1
+        values = torch.linalg.svdvals(matrix)
+        assert not values.requires_grad
+        return values
+
+    values = decompose_each(singular_values, weights)
+    assert len(threads) == 2
+    assert torch.get_num_threads() == 2
+    for weight, found, svd in zip(weights, values, thin_svds(weights), strict=True):
+        torch.testing.assert_close(found, torch.linalg.svdvals(weight.detach()))
+        torch.testing.assert_close(svd.u * svd.s @ svd.vh, weight.detach(), atol=1e-4, rtol=0)
+        assert null_factors(weight, 3, 0.9, svd=svd).used == null_factors(weight, 3, 0.9).used
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_threads_come_back_after_a_failed_decomposition():
+    with pytest.raises(RuntimeError):
+        decompose_each(torch.linalg.cholesky, [-torch.eye(256)] * 2)
+    assert torch.get_num_threads() == 2
+
+
+def test_all_memories_are_split_as_each_alone():
+    memories = [FeatureMemory(4, rho=0.2), FeatureMemory(3, rho=0.3), FeatureMemory(4, rho=0.2)]
+    for memory in memories:
+        memory.add(torch.randn(9, len(memory.gram)))
+        memory.commit()
+    expected = [gram_null_basis(memory.gram, memory.rho).thin for memory in memories]
+    FeatureMemory.split_all(memories)
+    for memory, thin in zip(memories, expected, strict=True):
+        assert torch.equal(memory.split().thin, thin)
