@@ -103,7 +103,7 @@ def _panel(ax: Axes, values: Array, low: float, high: float, first: int) -> Quad
     if named:
         for (t, j), value in np.ndenumerate(shown):
             if not math.isnan(value):
-                colour = _text_colour((value - low) / (high - low))
+                colour = text_colour((value - low) / (high - low))
                 text = f"{value:.0f}"
                 ax.text(j + 0.5, t + 0.52, text, size=6.5, c=colour, ha="center", va="center")
     return mesh
@@ -136,7 +136,7 @@ def _label_axes(ax: Axes, tasks: Sequence[str], first: int, *, left: bool, botto
         ax.set_xlabel("tested on", color=MUTED)
 
 
-def _text_colour(position: float) -> str:
+def text_colour(position: float) -> str:
     """Black or white, whichever has the higher contrast on the cell."""
     return "black" if luminance(colormaps[COLOUR_MAP](position)[:3]) > 0.179 else "white"
 

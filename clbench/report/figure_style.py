@@ -56,7 +56,6 @@ _SETTINGS = {
     "text.color": INK,
     "text.parse_math": False,  # names are names, whatever dollar signs they hold
     "text.hinting": "none",  # one layout for all formats
-    "text.hinting_factor": 1,
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
     "axes.linewidth": 0.6,

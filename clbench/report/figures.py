@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,25 +51,36 @@ def draw_figures(group: ComparableGroup) -> Iterator[DrawnFigure]:
             yield DrawnFigure(name, title, caption, figure)
 
 
-def write_figures(results: Iterable[RunResult], out: Path) -> list[Path]:
-    """Write all figures as SVG, PDF and PNG; those of several groups into a folder each.
+def draw_all(results: Iterable[RunResult]) -> dict[str, list[DrawnFigure]]:
+    """The figures of all groups of runs, by the name of the group.
+
+    Raises:
+        ClbenchError: there are no results, or two contradict each other.
+    """
+    return {group.name: list(draw_figures(group)) for group in comparable_groups(results)}
+
+
+def write_figures(figures: Mapping[str, Sequence[DrawnFigure]], out: Path) -> list[Path]:
+    """Write figures as SVG, PDF and PNG; those of several groups into a folder each.
 
     The same results give the same bytes with the same version of matplotlib.
+
+    Args:
+        figures: from `draw_all`.
+        out: folder of the report.
 
     Returns:
         The files written.
 
     Raises:
-        ClbenchError: there are no results, two contradict each other, or a file cannot be
-            written.
+        ClbenchError: a file cannot be written.
     """
-    groups = comparable_groups(results)
-    written = []
-    for group in groups:
-        folder = out / group.name / FOLDER if len(groups) > 1 else out / FOLDER
-        for drawn in draw_figures(group):
-            written += write_figure(drawn, folder)
-    return written
+    return [
+        path
+        for name, drawn in figures.items()
+        for figure in drawn
+        for path in write_figure(figure, (out / name if len(figures) > 1 else out) / FOLDER)
+    ]
 
 
 def write_figure(drawn: DrawnFigure, folder: Path) -> list[Path]:
@@ -110,17 +121,17 @@ def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:
             "Dotted: a method that trains nothing.",
             draw_tradeoff,
         ),
+        "forgetting": (
+            "Forgetting",
+            "Mean over seeds with its 95 % t-interval (none for one seed); dots are seeds.",
+            draw_forgetting,
+        ),
         "sequence": over_steps if incremental else over_sequence,
         "matrices": (
             "Accuracy matrices",
             "Rows: after learning. Columns: tested on. Percent, mean over seeds, one colour scale "
             "for all methods. Above the stepped line, the task of the column has not been learned.",
             draw_matrices,
-        ),
-        "forgetting": (
-            "Forgetting",
-            "Mean over seeds with its 95 % t-interval (none for one seed); dots are seeds.",
-            draw_forgetting,
         ),
         "effective-rank": (
             "Effective rank of the attention weights",
