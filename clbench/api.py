@@ -114,6 +114,8 @@ def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:
         image_size = model.image_size
     except ClbenchError as error:
         problems.append(str(error))
+        if registry.benchmark(settings.benchmark.name).backbone:
+            raise  # a benchmark that brings its own backbone brings its data, too
     try:
         sequence = build_sequence(settings, image_size)
     except ClbenchError as error:
