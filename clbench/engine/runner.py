@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from clbench.clip.model import CLIP
@@ -19,20 +18,21 @@ from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.core.tracker import Tracker
 from clbench.engine import provenance
-from clbench.engine.callbacks import AccuracyRowCallback, LossCallback
+from clbench.engine.callbacks import LossCallback
 from clbench.engine.checkpoints import Checkpoint, Position
 from clbench.engine.contract import FrozenWeights, check_begun, check_ended
 from clbench.engine.costs import reset_peak_memory
 from clbench.engine.failures import explained
 from clbench.engine.method_data import MethodData
-from clbench.engine.modules import Classify, EvaluationModule, TrainingModule
+from clbench.engine.modules import TrainingModule
 from clbench.engine.progress import Reporter, row_text
 from clbench.engine.randomness import exact_kernels, seed_everything
 from clbench.engine.recording import Recorder
 from clbench.engine.resuming import Resume, differences, find_resume
 from clbench.engine.rundir import RunDirectory
-from clbench.engine.step_checkpoints import StepCheckpoints, StopInTest, train_only, trained_names
+from clbench.engine.step_checkpoints import StepCheckpoints, train_only, trained_names
 from clbench.engine.stopping import StopRequest
+from clbench.engine.testing import RowTester
 from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.trainers import choose_device, interruptible, make_trainer, quiet_libraries
 from clbench.engine.zeroshot import ZeroShotCache
@@ -78,6 +78,7 @@ class SequenceRunner:
         self.benchmark = sequence.benchmark
         self.device = choose_device(settings)
         self.recorder = Recorder(settings, sequence, model.fingerprint(), self.device)
+        self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
 
     def run(self, trackers: Sequence[Tracker] = ()) -> RunResult:
@@ -161,7 +162,8 @@ class SequenceRunner:
         )
         correct = self.zero_shot.load()
         if correct is None:
-            correct = self._test(0, self.model, _zero_shot(self.model))
+            with self.recorder.stopwatch.measure("evaluation"):
+                correct = self.tester.zero_shot(self.reporter, self.stop)
             self.zero_shot.save(correct)
         return self._record(matrix, 0, correct)
 
@@ -226,7 +228,11 @@ class SequenceRunner:
             explained(f"training on {name}", relief, self.method, log),
             interruptible(self.stop),
         ):
-            self._trainer(losses, steps, max_steps=total - done).fit(module, loader)
+            folder, limit = self.directory.path, total - done
+            trainer = make_trainer(
+                self.settings, self.device, folder, [losses, steps], max_steps=limit
+            )
+            trainer.fit(module, loader)
         if losses.steps < total:
             self.stop.check()
         self.recorder.steps += losses.steps
@@ -240,36 +246,11 @@ class SequenceRunner:
 
     def _measure(self, matrix: AccuracyMatrix, learned: int) -> RunResult:
         """Test after `learned` tasks and save the result with the new row."""
-        correct = self._test(learned, self.method, self.method.classify)
+        with self.recorder.stopwatch.measure("evaluation"):
+            correct = self.tester.learned(learned, self.reporter, self.stop)
         result = self._save(self._record(matrix, learned, correct))
         self.trackers.row(result)
         return result
-
-    def _test(self, learned: int, scorer: torch.nn.Module, classify: Classify) -> CorrectRow:
-        """Test every task that has candidates: task name to which images are correct."""
-        tasks = [
-            t
-            for t in range(len(self.benchmark))
-            if self.benchmark.candidates(learned, t) is not None
-        ]
-        if not tasks:
-            return {}
-        batch_size = self.settings.evaluation.batch_size
-        loaders = [self.sequence.test_loader(t, batch_size=batch_size) for t in tasks]
-        self.reporter.testing(sum(len(self.sequence.test_set(t)) for t in tasks))
-        counter = AccuracyRowCallback(self.reporter)
-        module = EvaluationModule(scorer, classify, self.benchmark, learned, tasks)
-        relief = f"evaluation.batch_size (now {batch_size})"
-        with (
-            self.recorder.stopwatch.measure("evaluation"),
-            explained("testing", relief, self.method, self.directory.log),
-            self.model.frozen(),
-            interruptible(self.stop),
-        ):
-            trainer = self._trainer(counter, StopInTest(self.stop))
-            trainer.test(module, loaders, verbose=False)
-        scorer.to(self.device)
-        return {self.benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
 
     def _record(self, matrix: AccuracyMatrix, learned: int, correct: CorrectRow) -> AccuracyMatrix:
         """Keep a finished row image by image, show and log it, and add it to the matrix."""
@@ -329,15 +310,7 @@ class SequenceRunner:
         ):
             yield
 
-    def _trainer(self, *callbacks: Any, **options: Any) -> Any:
-        folder = self.directory.path
-        return make_trainer(self.settings, self.device, folder, list(callbacks), **options)
-
     def _title(self) -> str:
         name, benchmark = self.settings.method.name, self.benchmark
         smoke = ", quick: numbers mean nothing" if self.settings.quick else ""
         return f"{name} on {benchmark.name} v{benchmark.version} (seed {self.settings.seed}{smoke})"
-
-
-def _zero_shot(model: CLIP) -> Classify:
-    return lambda images, candidates: model.logits(images, model.class_features(candidates))

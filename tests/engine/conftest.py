@@ -49,6 +49,7 @@ def run(
         reporter: Reporter | None = None,
         sequence: TaskSequence | None = None,
         runs_dir: Path | None = None,
+        model: CLIP | None = None,
         steps: int = 6,
         trackers: Sequence[Tracker] = (),
         **settings: Any,
@@ -63,16 +64,16 @@ def run(
             }
         )
         runs = runs_dir or tmp_path / "runs"
-        model = make_model()
-        with RunDirectory(run_path(runs, resolved)) as directory:
+        chosen = model or make_model()
+        with RunDirectory(run_path(runs, resolved), runs) as directory:
             runner = SequenceRunner(
                 resolved,
                 sequence or make_sequence(),
-                model,
+                chosen,
                 method,
                 directory,
                 reporter=reporter or QuietReporter(),
-                zero_shot=ZeroShotCache(runs, {"backbone": model.fingerprint()}),
+                zero_shot=ZeroShotCache(runs, {"backbone": chosen.fingerprint()}),
                 publish=lambda result, folder: None,
             )
             return runner.run(trackers)

@@ -159,30 +159,6 @@ def test_training_learns_and_counts_what_it_costs(run: Callable[..., RunResult])
     assert result.footprint.trainable > 0
 
 
-@pytest.mark.parametrize("name", registry.method_names())
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(
-    name: str, run: Callable[..., RunResult], tmp_path: Path
-) -> None:
-    whole_method, resumed_method = small(name), small(name)
-    whole = run(whole_method, runs_dir=tmp_path / "whole")
-    if name != "zeroshot":
-        with pytest.raises(KeyboardInterrupt):
-            run(small(name), runs_dir=tmp_path / "cut", reporter=Interrupt(task=2))
-        (path,) = (tmp_path / "cut").rglob("result.json")
-        assert RunResult.load(path).status == "partial"
-    resumed = run(resumed_method, runs_dir=tmp_path / "cut")
-    np.testing.assert_array_equal(resumed.matrix.values, whole.matrix.values)
-    assert resumed.summary == whole.summary
-    assert resumed.footprint == whole.footprint
-    assert resumed.cost.steps == whole.cost.steps
-    expected = whole_method.state_dict()
-    for key, value in resumed_method.state_dict().items():
-        same = (
-            torch.equal(value, expected[key]) if torch.is_tensor(value) else value == expected[key]
-        )
-        assert same, key
-
-
 def test_a_lost_checkpoint_means_starting_anew(
     run: Callable[..., RunResult], tmp_path: Path
 ) -> None:

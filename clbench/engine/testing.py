@@ -1,0 +1,93 @@
+"""Testing a classifier on the tasks of a benchmark: one row of the accuracy matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from clbench.clip.model import CLIP
+from clbench.core.correctness import CorrectRow
+from clbench.core.data import SequenceData
+from clbench.core.method import Method
+from clbench.core.settings import RunSettings
+from clbench.core.task import ClassTexts
+from clbench.engine.callbacks import AccuracyRowCallback
+from clbench.engine.failures import explained
+from clbench.engine.modules import Classify, EvaluationModule
+from clbench.engine.progress import Reporter
+from clbench.engine.step_checkpoints import StopInTest
+from clbench.engine.stopping import StopRequest
+from clbench.engine.trainers import interruptible, make_trainer
+
+
+class RowTester:
+    """Tests all tasks that have candidates, image by image.
+
+    Args:
+        settings: batch size and precision.
+        sequence: images of the benchmark's tasks.
+        model: the CLIP that is scored with, on its device.
+        method: blamed for errors out of its source.
+        folder: the run directory.
+        log: receives tracebacks.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        sequence: SequenceData,
+        model: CLIP,
+        method: Method,
+        folder: Path,
+        log: Callable[[str], None],
+    ) -> None:
+        self.settings = settings
+        self.sequence = sequence
+        self.model = model
+        self.method = method
+        self.folder = folder
+        self.log = log
+
+    def zero_shot(self, reporter: Reporter, stop: StopRequest) -> CorrectRow:
+        """The row of the model before any training."""
+
+        def classify(images: Tensor, candidates: ClassTexts) -> Tensor:
+            return self.model.logits(images, self.model.class_features(candidates))
+
+        return self._test(0, self.model, classify, reporter, stop)
+
+    def learned(self, learned: int, reporter: Reporter, stop: StopRequest) -> CorrectRow:
+        """The row of the method after `learned` tasks."""
+        return self._test(learned, self.method, self.method.classify, reporter, stop)
+
+    def _test(
+        self,
+        learned: int,
+        scorer: nn.Module,
+        classify: Classify,
+        reporter: Reporter,
+        stop: StopRequest,
+    ) -> CorrectRow:
+        """Task name to which of its images are correct."""
+        benchmark, device = self.sequence.benchmark, self.model.device
+        tasks = [t for t in range(len(benchmark)) if benchmark.candidates(learned, t) is not None]
+        if not tasks:
+            return {}
+        batch_size = self.settings.evaluation.batch_size
+        loaders = [self.sequence.test_loader(t, batch_size=batch_size) for t in tasks]
+        reporter.testing(sum(len(self.sequence.test_set(t)) for t in tasks))
+        counter = AccuracyRowCallback(reporter)
+        module = EvaluationModule(scorer, classify, benchmark, learned, tasks)
+        relief = f"evaluation.batch_size (now {batch_size})"
+        with (
+            explained("testing", relief, self.method, self.log),
+            self.model.frozen(),
+            interruptible(stop),
+        ):
+            callbacks = [counter, StopInTest(stop)]
+            trainer = make_trainer(self.settings, device, self.folder, callbacks)
+            trainer.test(module, loaders, verbose=False)
+        scorer.to(device)
+        return {benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
