@@ -13,6 +13,7 @@ from rich.console import Console, RenderableType
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.result import RunResult
 from clbench.report.console import abbreviate, matrix_console, render_console
+from clbench.report.grid import percent
 from clbench.report.matrix_csv import read_matrix_csv
 
 MakeResult = Callable[..., RunResult]
@@ -65,7 +66,7 @@ def test_eleven_tasks_fit_with_all_their_numbers(width: int) -> None:
     assert len(lines) == 13
     assert lines[0].split()[1:4] == ["Aircr", "Calte", "CIFAR"]
     for line, row in zip(lines[1:], matrix.values, strict=True):
-        assert line.split()[1:] == [f"{100 * value:.1f}" for value in row]
+            assert line.split()[1:] == [percent(value) for value in row]
 
 
 def test_long_sequences_are_thinned_and_say_so() -> None:
