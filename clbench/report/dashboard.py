@@ -17,7 +17,7 @@ from clbench.report.groups import comparable_groups
 from clbench.report.tracker_wandb import STATE_FILE, State, quiet_wandb
 
 if TYPE_CHECKING:
-    from wandb_workspaces.reports import v2 as wr
+    from wandb_workspaces.reports.v2.interface import BarPlot, Layout, Report
 
 TITLE = "Continual learning on CLIP: methods compared"
 METRICS = {
@@ -128,7 +128,7 @@ def publish_dashboard(runs: Sequence[TrackedRun], project: str, entity: str, out
 
 def build_dashboard(
     runs: Sequence[TrackedRun], project: str, entity: str, *, linked: bool = False
-) -> wr.Report:
+) -> Report:
     """The report: bars of every metric, accuracy curves, matrices and costs.
 
     Args:
@@ -150,15 +150,17 @@ def build_dashboard(
         for title, panels in _sections(part):
             run_set = wr.Runset(name=part.title, filters=part.run_filter, **place)
             blocks += [wr.H2(title), wr.PanelGrid(runsets=[run_set], panels=panels)]
-    return wr.Report(
+    report: Report = wr.Report(
         project=project, entity=entity, title=TITLE, blocks=blocks, width="fluid",
         description="Made by clbench dashboard. Bars are means over seeds, with their spread.",
     )  # fmt: skip
+    return report
 
 
-def specification(report: wr.Report) -> dict[str, Any]:
+def specification(report: Report) -> dict[str, Any]:
     """A report as it is sent to the server."""
-    model = report._to_model()  # the only way to see what save() sends
+    # The only way to see what save() sends.
+    model = report._to_model()  # type: ignore[no-untyped-call]
     return {
         "entityName": report.entity,
         "projectName": report.project,
@@ -169,7 +171,7 @@ def specification(report: wr.Report) -> dict[str, Any]:
     }
 
 
-def _write_specification(report: wr.Report, out: Path) -> None:
+def _write_specification(report: Report, out: Path) -> None:
     with quiet_wandb():
         text = json.dumps(specification(report), indent=2)
     write_atomic(out, f"{text}\n")
@@ -221,14 +223,16 @@ def _sections(part: Part) -> list[tuple[str, list[Any]]]:
     ]
 
 
-def _bars(part: Part, key: str, title: str, index: int) -> wr.BarPlot:
-    layout = _layout(index)
-    return _reports().BarPlot(title=title, metrics=[key], layout=layout, **part.grouping)
+def _bars(part: Part, key: str, title: str, index: int) -> BarPlot:
+    wr = _reports()
+    bars: BarPlot = wr.BarPlot(title=title, metrics=[key], layout=_layout(index), **part.grouping)
+    return bars
 
 
-def _layout(index: int) -> wr.Layout:
+def _layout(index: int) -> Layout:
     row, column = divmod(index, _COLUMNS)
-    return _reports().Layout(x=_WIDE * column, y=_HIGH * row, w=_WIDE, h=_HIGH)
+    layout: Layout = _reports().Layout(x=_WIDE * column, y=_HIGH * row, w=_WIDE, h=_HIGH)
+    return layout
 
 
 def _offline_reason() -> str | None:

@@ -190,7 +190,7 @@ class WandbTracker:
         values: dict[str, Any] = {"task": stage.learned, **row}
         if stage.learned == result.matrix.learned:
             rows = zip(["zero-shot", *tasks], result.accuracy.values, strict=True)
-            table = [[name, *cells] for name, cells in rows]
+            table: list[Any] = [[name, *cells] for name, cells in rows]
             values["matrix/table"] = wandb.Table(columns=["after", *tasks], data=table)
             if (image := heatmap_image(result)) is not None:
                 values["matrix/image"] = wandb.Image(image)
