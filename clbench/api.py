@@ -13,6 +13,7 @@ from rich.console import Console
 from clbench import config, registry
 from clbench.clip.loading import load_clip
 from clbench.clip.model import CLIP
+from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
@@ -20,12 +21,16 @@ from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark
 from clbench.engine.progress import QuietReporter, Reporter, make_reporter
+from clbench.engine.randomness import same_threads
+from clbench.engine.resuming import differences
+from clbench.engine.retesting import retest
 from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.zeroshot import ZeroShotCache
 from clbench.report.rundir import publish
 from clbench.report.trackers import make_trackers
+from clbench.verify import require_sound, same_numbers
 
 Overrides = Mapping[str, Any]
 
@@ -81,7 +86,8 @@ def run_resolved(
     """Run resolved settings; see `run`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
-    directory = RunDirectory(run_path(runs_dir, settings))
+    directory = RunDirectory(run_path(runs_dir, settings), runs_dir)
+    directory.require_free()
     result = directory.result()
     if result is not None and result.status != "partial":
         reporter.note(f"already complete: {directory.path}")
@@ -140,6 +146,57 @@ def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
         quick=settings.quick,
         **settings.benchmark.options,
     )
+
+
+def rerun(
+    path: Path | str,
+    *,
+    runs_dir: Path | str = "reruns",
+    data_root: str | None = None,
+    quiet: bool = False,
+    console: Console | None = None,
+) -> tuple[RunResult, list[str]]:
+    """Repeat a run with the configuration in its result.
+
+    Args:
+        path: run directory or result file.
+        runs_dir: where the repetition is made; another place than the run's own.
+        data_root: where data sets lie, if elsewhere than for the run.
+        quiet: show no progress.
+        console: where progress is shown; standard error by default.
+
+    Returns:
+        The new result, and a line for every difference from the old one.
+
+    Raises:
+        ClbenchError: the result is damaged, its configuration is no longer valid, or the run
+            fails.
+    """
+    before = RunResult.load(path)
+    content = {**before.config, **({} if data_root is None else {"data_root": data_root})}
+    resolved, cls = config.revive(content)
+    with same_threads(before):
+        after = run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet))
+    lines = same_numbers(before, after)
+    if lines and (changed := differences(before, after.provenance)):
+        lines.append(f"the machine has other {', '.join(changed)}: the last digits may differ")
+    return after, lines
+
+
+def evaluate_again(folder: Path, result: RunResult) -> tuple[CorrectRow, list[str]]:
+    """Test the last checkpoint of a run anew.
+
+    Returns:
+        Which images are correct, and what of machine and software is other than in the run.
+
+    Raises:
+        ClbenchError: weights, data or checkpoint are missing or not those of the run.
+    """
+    resolved, cls = config.revive(result.config)
+    model, sequence = _load(resolved)
+    method = cls(**resolved.method.params)
+    with same_threads(result):
+        return retest(resolved, sequence, model, method, folder, result)
 
 
 def compare(
@@ -208,20 +265,35 @@ def find_results(paths: Sequence[Path]) -> list[RunResult]:
     """Load every result under the paths: run directories, result files or folders of either.
 
     Raises:
-        ClbenchError: a path does not exist or holds no result.
+        ClbenchError: a path does not exist or holds no result, or a result was edited, is damaged
+            or contradicts its record of single images.
     """
     return [result for _, result in find_runs(paths)]
 
 
 def find_runs(paths: Sequence[Path]) -> list[tuple[Path, RunResult]]:
     """As `find_results`, each result with the file it was read from."""
-    found: dict[Path, RunResult] = {}
+    return [(file, require_sound(file)) for file in result_files(paths)]
+
+
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """All result files under the paths, each once.
+
+    Raises:
+        ClbenchError: a path does not exist or holds no result.
+    """
+    found: dict[Path, None] = {}
     for path in paths:
         files = _result_files(path)
         if not files:
             raise ClbenchError(f"no results in {path}: expected result.json files below it")
-        found.update({file.resolve(): RunResult.load(file) for file in files})
-    return list(found.items())
+        found.update({file.resolve(): None for file in files})
+    return list(found)
+
+
+def run_directory(result: RunResult, runs_dir: Path) -> Path:
+    """Where the run of a result lies."""
+    return run_path(runs_dir, RunSettings.model_validate(result.config))
 
 
 def recipe_deviation(result: RunResult) -> str | None:

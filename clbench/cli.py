@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from clbench import run_cli
 from clbench.command import command
 from clbench.core.errors import ClbenchError
 from clbench.data_cli import data_app
@@ -54,6 +55,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 app.add_typer(data_app, name="data")
+app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate")(
+    run_cli.verify
+)
+app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(run_cli.rerun)
 
 
 @app.command(
@@ -278,20 +283,28 @@ def list_names(
     _console().print(listing(kind))
 
 
-@app.command(epilog="Examples: clbench show nusa | clbench show mini --images sheet.png")
+@app.command(
+    epilog="Examples: clbench show nusa | clbench show mini --images sheet.png | "
+    "clbench show runs/mini/nusa/seed0-1a2b3c4d"
+)
 @command
 def show(
-    name: Annotated[str, typer.Argument(help="A method, benchmark or recipe.")],
+    name: Annotated[
+        str, typer.Argument(help="A method, benchmark, recipe, run directory or result file.")
+    ],
     images: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of a benchmark's test images.")
     ] = None,
 ) -> None:
-    """Say what a method or benchmark is: paper, hyper-parameters, needs, tasks."""
-    from clbench import describe
+    """Say what a method or benchmark is, or where the result of a run comes from."""
+    from clbench import describe, describe_run
 
     if images is not None:
         describe.write_contact_sheet(name, images)
         _console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
+        return
+    if describe_run.is_run(name):
+        _console().print(describe_run.describe_run(Path(name)))
         return
     _console().print(describe.description(name))
 

@@ -3,30 +3,70 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import ParamSpec
 
 import typer
 
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, Stopped
+from clbench.core.redaction import redact
 
 P = ParamSpec("P")
+PROGRAMS = frozenset({"clbench", "cli"})
+"""Names of the script that starts the command line."""
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn a user's mistake into one line and exit code 2, Ctrl-C into a hint and 130."""
+    """Turn a user's mistake into one line and exit code 2, a signal into a hint and 128 + it."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
-            function(*args, **kwargs)
+            with _terminable():
+                function(*args, **kwargs)
         except ClbenchError as error:
             for line in str(error).splitlines():
-                sys.stderr.write(f"clbench: {line}\n")
+                sys.stderr.write(f"clbench: {_printable(redact(line))}\n")
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            sys.stderr.write("clbench: interrupted; the same command goes on where it stopped\n")
-            raise typer.Exit(130) from None
+        except KeyboardInterrupt as stop:
+            number = getattr(stop, "signum", signal.SIGINT)
+            sys.stderr.write(f"clbench: stopped; {_how_to_go_on()}\n")
+            raise typer.Exit(128 + number) from None
 
     return wrapped
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, also before or after the training."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(number)
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _how_to_go_on() -> str:
+    program = Path(sys.argv[0]).stem
+    if program not in PROGRAMS:
+        return "the same command goes on where it stopped"
+    return f"go on with: {redact(shlex.join(['clbench', *sys.argv[1:]]))}"
+
+
+def _printable(line: str) -> str:
+    """Control characters, as in the name of a hostile file, are shown and not obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -81,6 +81,27 @@ def resolve(
     return cast(RunSettings, settings), cls
 
 
+def revive(content: Mapping[str, Any]) -> tuple[RunSettings, type[Method]]:
+    """The settings and the method of an earlier run, from the configuration in its result.
+
+    Raises:
+        ClbenchError: this version knows a setting, method or benchmark of it no longer.
+    """
+    problems: list[str] = []
+    settings = _validated(dict(content), problems)
+    if settings is None:
+        raise ClbenchError("\n".join(problems))
+    cls = registry.method(settings.method.name)
+    recipe = registry.benchmark(settings.benchmark.name)
+    check_arguments("method", cls.schema(), settings.method.params, problems)
+    check_arguments("benchmark", recipe.option_schema(), settings.benchmark.options, problems)
+    if not problems:
+        _constructible(cls, settings.method.params, problems)
+    if problems:
+        raise ClbenchError("\n".join(problems))
+    return settings, cls
+
+
 def backbone_settings(text: str) -> Tree:
     """The settings that ``--backbone`` stands for.
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -93,10 +94,7 @@ class Ownership:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise ClbenchError(
-                f"{self.folder} is in use by {owner or 'an unknown process'}: "
-                "wait for it or stop it"
-            ) from None
+            self._refuse(owner)
         try:
             self._refuse_living(owner)
             self._write_note()
@@ -106,6 +104,28 @@ class Ownership:
         self._beat = threading.Thread(target=self._keep_beating, name="clbench-owner", daemon=True)
         self._beat.start()
         return owner
+
+    def require_free(self) -> None:
+        """Check that no living process holds the folder, and leave it as it is.
+
+        Raises:
+            ClbenchError: one does.
+        """
+        if not (self.folder / LOCK).exists():
+            return
+        owner = Owner.read(self._note)
+        try:
+            self._lock.acquire(timeout=0)
+        except (Timeout, OSError):
+            self._refuse(owner)
+        self._lock.release()
+        with suppress(OSError):
+            self._refuse_living(owner)
+
+    def _refuse(self, owner: Owner | None) -> NoReturn:
+        raise ClbenchError(
+            f"{self.folder} is in use by {owner or 'an unknown process'}: wait for it or stop it"
+        ) from None
 
     def release(self) -> None:
         """Give the folder back."""

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from clbench.core.result import RunResult
+
 
 def seed_everything(seed: int, stage: int) -> None:
     """Seed every global generator for one stage of a run (0: preparation, t: task t).
@@ -46,6 +48,17 @@ def restore(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def same_threads(result: RunResult) -> Iterator[None]:
+    """While open, as many threads as the run of a result had: sums depend on how they are cut."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(result.provenance.get("threads", before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

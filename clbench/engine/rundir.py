@@ -90,6 +90,16 @@ class RunDirectory:
         if self._ownership is not None:
             self._ownership.release()
 
+    def require_free(self) -> None:
+        """Check, before work that takes long, that no other process holds the directory.
+
+        Raises:
+            ClbenchError: one does.
+        """
+        if self.path.is_dir():
+            refuse_links(self.path, self.root)
+            Ownership(self.path).require_free()
+
     def _clean(self) -> None:
         """Remove what writes that were killed have left."""
         for folder in (self.path, self.path / CORRECT):
