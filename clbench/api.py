@@ -27,6 +27,7 @@ from clbench.engine.retesting import retest
 from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.tracking import GuardedTrackers
+from clbench.engine.trainers import choose_device
 from clbench.engine.zeroshot import ZeroShotCache
 from clbench.report.rundir import publish
 from clbench.report.trackers import make_trackers
@@ -131,6 +132,13 @@ def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:
     return model, sequence
 
 
+def _workers(settings: RunSettings) -> int:
+    """Data-loading processes: on the CPU none, because training keeps all cores busy."""
+    if settings.workers is not None:
+        return settings.workers
+    return min(8, (os.cpu_count() or 1) - 1) if choose_device(settings).type == "cuda" else 0
+
+
 def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
     """Build the task sequence of a benchmark.
 
@@ -142,7 +150,7 @@ def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
         name=recipe.name,
         image_size=image_size,
         data_root=settings.data_root,
-        workers=settings.workers,
+        workers=_workers(settings),
         quick=settings.quick,
         **settings.benchmark.options,
     )

@@ -43,6 +43,10 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, bf16 or fp16 (autocast).", show_default="fp32, as published"),
+]
 Logger = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,6 +81,7 @@ def run(
     root: Root = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
+    precision: Precision = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
     logger: Logger = None,
     quick: Quick = False,
@@ -91,7 +96,7 @@ def run(
         seed=seed,
         backbone=backbone,
         runs_dir=runs_dir,
-        settings=_settings(settings, root),
+        settings=_settings(settings, root, precision),
         config_file=config,
         logger=logger,
         quick=quick,
@@ -115,6 +120,7 @@ def compare(
     root: Root = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
+    precision: Precision = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write tables and the result files there.")
     ] = None,
@@ -134,7 +140,7 @@ def compare(
         _seeds(seeds),
         backbone=backbone,
         runs_dir=runs_dir,
-        settings=_settings(settings, root),
+        settings=_settings(settings, root, precision),
         logger=logger,
         quick=quick,
         quiet=quiet,
@@ -323,11 +329,14 @@ def _two_methods(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _settings(assignments: list[str] | None, root: Path | None) -> dict[str, Any]:
+def _settings(
+    assignments: list[str] | None, root: Path | None, precision: str | None = None
+) -> dict[str, Any]:
     from clbench.config import parse_assignments
 
-    folder = {} if root is None else {"data_root": str(root)}
-    return {**folder, **parse_assignments(assignments or ())}
+    options = {"data_root": None if root is None else str(root), "precision": precision}
+    given = {name: value for name, value in options.items() if value is not None}
+    return {**given, **parse_assignments(assignments or ())}
 
 
 def _show_zero_shot_check(result: RunResult) -> None:

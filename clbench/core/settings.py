@@ -128,7 +128,9 @@ class RunSettings(Settings):
         quick: a smoke run (few steps, few test images) whose numbers mean nothing.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
         device: ``auto``, ``cpu`` or ``cuda``; not part of the hash.
-        workers: data-loading processes; not part of the hash.
+        workers: data-loading processes, None for a number that suits the machine; not part of
+            the hash.
+        compile: whether blocks go through `torch.compile`; not part of the hash.
         data_root: where data sets lie; not part of the hash.
         checkpoint_every: how often to save within a task; not part of the hash.
         deterministic: use kernels that give the same bits every time, on GPUs too.
@@ -145,7 +147,8 @@ class RunSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     quick: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0)] | None = None
+    compile: bool = False
     data_root: str | None = None
     checkpoint_every: CheckpointSettings = CheckpointSettings()
     deterministic: bool = False
@@ -163,7 +166,7 @@ class RunSettings(Settings):
     def fingerprint(self) -> str:
         """Eight hex digits over everything that can change a number, except the seed."""
         indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
-        indifferent |= {"checkpoint_every"}
+        indifferent |= {"checkpoint_every", "compile"}
         # Settings that came later leave the hash of older runs as it was unless they are used.
         indifferent |= {name for name in ("deterministic",) if not getattr(self, name)}
         decisive = self.model_dump(mode="json", exclude=indifferent)

@@ -18,8 +18,10 @@ from clbench.core.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.core.tracker import Tracker
 from clbench.engine import provenance
+from clbench.engine.allocator import freed_memory_kept
 from clbench.engine.callbacks import LossCallback
 from clbench.engine.checkpoints import Checkpoint, Position
+from clbench.engine.compiling import compiled
 from clbench.engine.contract import FrozenWeights, check_begun, check_ended
 from clbench.engine.costs import reset_peak_memory
 from clbench.engine.failures import explained
@@ -101,7 +103,13 @@ class SequenceRunner:
         self.directory.log(f"{provenance.timestamp()} {self._title()}, {where}")
         result: RunResult | None = None
         try:
-            with self.stop, quiet_libraries(), exact_kernels(self.settings.deterministic):
+            with (
+                self.stop,
+                quiet_libraries(),
+                exact_kernels(self.settings.deterministic),
+                freed_memory_kept(self.device),
+                compiled(self.model, self.settings.compile, self.reporter.note),
+            ):
                 result = self._run(resume)
         finally:
             self.reporter.end()
@@ -165,6 +173,7 @@ class SequenceRunner:
             with self.recorder.stopwatch.measure("evaluation"):
                 correct = self.tester.zero_shot(self.reporter, self.stop)
             self.zero_shot.save(correct)
+        self.tester.remember(0, correct)
         return self._record(matrix, 0, correct)
 
     def _learn(self, task: int, within: Checkpoint | None) -> None:

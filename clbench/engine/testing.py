@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from clbench.clip.constancy import Version, is_function_of_weights, version
 from clbench.clip.model import CLIP
 from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
@@ -49,6 +50,12 @@ class RowTester:
         self.method = method
         self.folder = folder
         self.log = log
+        self._last: tuple[Version, int, CorrectRow] | None = None
+
+    def remember(self, learned: int, row: CorrectRow) -> None:
+        """Note a row of the model as it is now: while it stays so, its cells are not tested."""
+        current = self._version()
+        self._last = None if current is None else (current, learned, row)
 
     def zero_shot(self, reporter: Reporter, stop: StopRequest) -> CorrectRow:
         """The row of the model before any training."""
@@ -56,11 +63,35 @@ class RowTester:
         def classify(images: Tensor, candidates: ClassTexts) -> Tensor:
             return self.model.logits(images, self.model.class_features(candidates))
 
-        return self._test(0, self.model, classify, reporter, stop)
+        return self._test(0, self.model, classify, reporter, stop, {})
 
     def learned(self, learned: int, reporter: Reporter, stop: StopRequest) -> CorrectRow:
-        """The row of the method after `learned` tasks."""
-        return self._test(learned, self.method, self.method.classify, reporter, stop)
+        """The row after `learned` tasks; cells that cannot have changed are not tested again."""
+        known = self._known(learned)
+        row = self._test(learned, self.method, self.method.classify, reporter, stop, known)
+        self.remember(learned, row)
+        return row
+
+    def _version(self) -> Version | None:
+        """The state of all that decides the answers; None where that could be anything."""
+        method = self.method
+        if type(method).classify is not Method.classify or not is_function_of_weights([self.model]):
+            return None
+        return version([self.model])
+
+    def _known(self, learned: int) -> CorrectRow:
+        """Cells of the last row whose model and candidates are still the same."""
+        current = self._version()
+        if self._last is None or current is None or current != self._last[0]:
+            return {}
+        _, before, row = self._last
+        benchmark = self.sequence.benchmark
+        return {
+            task.name: row[task.name]
+            for t, task in enumerate(benchmark.tasks)
+            if task.name in row
+            and benchmark.candidates(before, t) == benchmark.candidates(learned, t)
+        }
 
     def _test(
         self,
@@ -69,12 +100,14 @@ class RowTester:
         classify: Classify,
         reporter: Reporter,
         stop: StopRequest,
+        known: CorrectRow,
     ) -> CorrectRow:
-        """Task name to which of its images are correct."""
+        """Task name to which of its images are correct; what is known is not tested again."""
         benchmark, device = self.sequence.benchmark, self.model.device
-        tasks = [t for t in range(len(benchmark)) if benchmark.candidates(learned, t) is not None]
+        tested = [t for t in range(len(benchmark)) if benchmark.candidates(learned, t) is not None]
+        tasks = [t for t in tested if benchmark.tasks[t].name not in known]
         if not tasks:
-            return {}
+            return dict(known)
         batch_size = self.settings.evaluation.batch_size
         loaders = [self.sequence.test_loader(t, batch_size=batch_size) for t in tasks]
         reporter.testing(sum(len(self.sequence.test_set(t)) for t in tasks))
@@ -90,4 +123,6 @@ class RowTester:
             trainer = make_trainer(self.settings, device, self.folder, callbacks)
             trainer.test(module, loaders, verbose=False)
         scorer.to(device)
-        return {benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
+        found = {benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
+        names = (benchmark.tasks[t].name for t in tested)
+        return {name: found[name] if name in found else known[name] for name in names}
