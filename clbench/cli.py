@@ -59,10 +59,24 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
 app.add_typer(data_app, name="data")
-app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate")(
-    run_cli.verify
-)
-app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(run_cli.rerun)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"clbench {version('clbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Compare continual-learning methods on CLIP."""
 
 
 @app.command(
@@ -313,6 +327,12 @@ def show(
         _console().print(describe_run.describe_run(Path(name)))
         return
     _console().print(describe.description(name))
+
+
+app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate")(
+    run_cli.verify
+)
+app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(run_cli.rerun)
 
 
 def _seeds(text: str) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,10 @@ def test_help_shows_commands_and_examples_without_loading_torch() -> None:
     for name in ("run", "compare", "report", "published", "metrics", "list", "show"):
         assert name in invoke("--help").output
         assert "Example" in invoke(name, "--help").output
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"clbench {version('clbench')}\n"
 
 
 def test_a_run_leaves_its_documented_files(runs: Path) -> None:
