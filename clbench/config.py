@@ -20,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.settings import RunSettings
+from clbench.core.yaml_text import load_yaml
 from clbench.report.trackers import check_trackers
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def read_config(path: Path) -> Tree:
         ClbenchError: missing, unreadable, not YAML or not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ClbenchError(f"cannot read --config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -220,7 +221,7 @@ def _dotted(section: str, names: Iterable[str]) -> list[str]:
 
 def _parse_value(text: str, value: str) -> Any:
     try:
-        parsed = yaml.safe_load(value)
+        parsed = load_yaml(value)
     except yaml.YAMLError as error:
         raise ClbenchError(f"--set {text!r}: the value is not valid YAML") from error
     if isinstance(parsed, str):  # YAML 1.1 reads 1e-3 as a text

@@ -16,6 +16,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.result import FILE_NAME, RunResult
 from clbench.core.settings import RunSettings
 from clbench.core.tracker import LOSS_FILE
+from clbench.core.yaml_text import load_yaml
 from clbench.report.matrix_csv import read_matrix_csv
 
 CSV_TOLERANCE = 1e-9
@@ -128,7 +129,7 @@ def _settings(folder: Path, result: RunResult) -> Iterator[Finding]:
     yield Finding("directory", folder.name if named else f"{folder.name} is another's name", named)
     path = folder / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path.read_text(encoding="utf-8"))
         same = RunSettings.model_validate(content).fingerprint() == result.config_hash
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         same = False
