@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report test lint types format clean
+.PHONY: help demo compare report test chaos lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -38,6 +38,9 @@ report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
 
 test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
 	$(BIN)/pytest $(ARGS)
+
+chaos: $(VENV)/.stamp-dev  ## kill runs of every method at random and compare what comes out
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 lint: $(VENV)/.stamp-dev  ## check style and formatting
 	$(BIN)/ruff check .
