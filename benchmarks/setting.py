@@ -64,20 +64,19 @@ class RandomTask:
 
     Attributes:
         model: the model whose image size and tokenizer count.
-        classes: number of classes.
+        texts: the classes.
         images: ``(N, 3, H, W)`` uint8.
     """
 
     model: CLIP
-    classes: int
+    texts: ClassTexts
     images: Tensor
 
     def __post_init__(self) -> None:
-        texts = class_texts(self.classes)
-        self.task = Task("random", texts)
-        self.captions = tuple(prompts[0] for prompts in texts.prompts)
+        self.task = Task("random", self.texts)
+        self.captions = tuple(prompts[0] for prompts in self.texts.prompts)
         self.prompts = self.model.tokenize(self.captions)
-        self.labels = torch.arange(len(self.images)) % self.classes
+        self.labels = torch.arange(len(self.images)) % len(self.texts)
 
     def __len__(self) -> int:
         return len(self.images)

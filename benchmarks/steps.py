@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from benchmarks import plain
-from benchmarks.setting import RandomTask, Size, build_model, random_images
+from benchmarks.setting import RandomTask, Size, build_model, class_texts, random_images
 from clbench.clip.model import CLIP
 from clbench.core.method import Method
+from clbench.engine.allocator import freed_memory_kept
 from clbench.methods.gnsp import GNSP
 from clbench.methods.nusa import NuSA
 
@@ -46,7 +47,7 @@ class NuSASteps:
         self.method = NuSA(rank=size.rank, dropout=dropout)
         self.method.prepare(self.model)
         self.method.to(device).train()
-        task = RandomTask(self.model, 2, random_images(self.model, 2, 0))
+        task = RandomTask(self.model, class_texts(2), random_images(self.model, 2, 0))
         self.method.begin_task(task.task, task)
         adapters = {n.removeprefix("network."): a for n, a in self.method.adapters.items()}
         factors = {name: (a.up.detach(), a.down.detach().T) for name, a in adapters.items()}
@@ -56,7 +57,9 @@ class NuSASteps:
 
     def pair(self, classes: int, precision: torch.dtype | None = None) -> Pair:
         """Steps among a number of classes; M starts at zero in both."""
-        data = RandomTask(self.model, classes, random_images(self.model, self.size.batch, 1))
+        data = RandomTask(
+            self.model, class_texts(classes), random_images(self.model, self.size.batch, 1)
+        )
         batch = next(data.batches(self.size.batch))
         with torch.no_grad():
             for name, adapter in self.adapters.items():
@@ -98,7 +101,7 @@ class GNSPSteps:
         )
         self.method.prepare(self.model)
         self.method.to(device)
-        self.data = RandomTask(self.model, classes, random_images(self.model, pool, 1))
+        self.data = RandomTask(self.model, class_texts(classes), random_images(self.model, pool, 1))
         self.method.eval()
         self.method.end_task(self.data.task, self.data)
         self.grams = [memory.gram.clone() for memory in self.method.memories]
@@ -173,15 +176,16 @@ def _shipped_step(
     optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.01, fused=True)
 
     def step() -> float:
-        optimizer.zero_grad()
-        with _autocast(method.model, precision):
-            terms = loss()
-            total = torch.stack([*terms.values()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
-        method.after_backward()
-        optimizer.step()
-        method.after_step()
-        return total.item()
+        with freed_memory_kept(method.model.device):
+            optimizer.zero_grad()
+            with _autocast(method.model, precision):
+                terms = loss()
+                total = torch.stack([*terms.values()]).sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            method.after_backward()
+            optimizer.step()
+            method.after_step()
+            return total.item()
 
     return step
 

@@ -1,0 +1,318 @@
+"""docs/speed.md, written from the measured files; none of its numbers is typed by hand."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Result = Mapping[str, Any]
+
+HERE = Path(__file__).parent
+
+
+def write_page(results: Path, page: Path) -> None:
+    """Write the page from the files that are there."""
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in results.glob("*.json")}
+    makers = {
+        "gains": _gains,
+        "nusa": _nusa,
+        "gnsp": _gnsp,
+        "grams": _grams,
+        "weights": _weights,
+        "scoring": _scoring,
+        "reading": _reading,
+        "equality": _equality,
+        "growth": _growth,
+    }
+    head, shortcuts = (
+        (HERE / name).read_text("utf-8") for name in ("speed_head.md", "speed_shortcuts.md")
+    )
+    parts = [head, _targets(found), shortcuts]
+    parts += [maker(found[name]) for name, maker in makers.items() if name in found]
+    page.write_text("\n".join(part.rstrip() + "\n" for part in parts), encoding="utf-8")
+
+
+def _targets(found: Mapping[str, Result]) -> str:
+    """The table of what is asked for and what was measured."""
+    rows: list[list[str]] = []
+    for name, rate in TARGETS.items():
+        if name in found:
+            rows += rate(found[name])
+    if not rows:
+        return ""
+    head = ["what", "asked for", "measured", ""]
+    return "## Targets\n\n" + _table(head, rows)
+
+
+def _nusa_targets(result: Result) -> list[list[str]]:
+    rows = []
+    asked = {100: (1.9, 0.50), 200: (2.5, 0.38)}
+    for row in result["rows"]:
+        classes = row["classes"]
+        speed, memory = asked.get(classes, (None, None))
+        if row["plain_seconds"] and speed and memory:
+            share = row["shipped_peak_bytes"] / row["plain_peak_bytes"]
+            rows.append(_at_least(f"NuSA-CL step, fp32, K = {classes}", speed, row["ratio"]))
+            rows.append(_at_most(f"NuSA-CL peak memory, K = {classes}", memory, share, " x"))
+        if row["plain_seconds"] is None:
+            gigabytes = row["shipped_peak_bytes"] / 1e9
+            rows.append(_at_most(f"NuSA-CL step, K = {classes}: memory", 12, gigabytes, " GB"))
+        if classes == 100:
+            rows.append(_at_least("NuSA-CL step, share of the matrix rate", 0.6, _share(row), ""))
+            rows.append(
+                _bf16("NuSA-CL step, bf16 over fp32", 1.8, result, row["shipped_seconds"], row)
+            )
+    return rows
+
+
+def _gnsp_targets(result: Result) -> list[list[str]]:
+    return [
+        _at_least("GNSP step, task 2 on, fp32", 1.25, result["ratio"]),
+        _bf16("GNSP step, task 2 on, bf16", 2.2, result, result["plain_seconds"], result),
+    ]
+
+
+def _equality_targets(result: Result) -> list[list[str]]:
+    rows = []
+    for name, label in (("nusa", "NuSA-CL"), ("gnsp", "GNSP")):
+        if name in result:
+            one = result[name]
+            rows.append(_at_most(f"{label}: loss, {one['steps']} steps", 1e-4, one["loss"], ""))
+            rows.append(
+                _at_most(f"{label}: weights, {one['steps']} steps", 1e-5, one["weights"], "")
+            )
+    return rows
+
+
+TARGETS: dict[str, Any] = {
+    "nusa": _nusa_targets,
+    "gnsp": _gnsp_targets,
+    "grams": lambda r: [_at_least("GNSP: decomposition of its Gram matrices", 2.5, r["ratio"])],
+    "reading": lambda r: [_at_least("cached test set against decoding it", 10, r["ratio"])],
+    "equality": _equality_targets,
+    "mini": lambda r: [
+        _at_most("clbench run --method nusa --benchmark mini", 60, min(r["seconds"]), " s")
+    ],
+    "help": lambda r: [_at_most("clbench --help", 1.0, statistics.median(r["seconds"]), " s")],
+}
+
+
+def _at_least(what: str, asked: float, measured: float, unit: str = " x") -> list[str]:
+    return [what, f"≥ {asked:g}{unit}", f"{measured:.3g}{unit}", _met(measured >= asked)]
+
+
+def _at_most(what: str, asked: float, measured: float, unit: str) -> list[str]:
+    return [what, f"≤ {asked:g}{unit}", f"{measured:.3g}{unit}", _met(measured <= asked)]
+
+
+def _bf16(what: str, asked: float, result: Result, slow: Sequence[float], row: Result) -> list[str]:
+    ratio = statistics.median(slow) / statistics.median(row["bf16_seconds"])
+    if not result["machine"]["bf16_units"]:
+        return [what, f"≥ {asked:g} x", f"{ratio:.2g} x", "no bf16 units in this CPU"]
+    return _at_least(what, asked, ratio)
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "**not met**"
+
+
+def _share(row: Result) -> float:
+    """Achieved share of the measured matrix rate."""
+    return row["shipped_operations"] / min(row["shipped_seconds"]) / row["rate"]
+
+
+def _gains(result: Result) -> str:
+    rows = [
+        [
+            row["shortcut"],
+            f"{row['ratio']:.2f}",
+            f"{(row['without_peak_bytes'] - row['shipped_peak_bytes']) / 1e9:+.2f} GB",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        "### What each gains alone\n\nA training step of NuSA-CL, "
+        f"K = {result['classes']}, without one shortcut, over the step as shipped.\n\n"
+        f"{_table(['without', 'time, x', 'peak memory'], rows)}\n{_machine(result)}"
+    )
+
+
+def _nusa(result: Result) -> str:
+    rows = []
+    for row in result["rows"]:
+        plain = row["plain_seconds"]
+        floor = row["shipped_operations"] / row["rate"]
+        rows.append(
+            [
+                str(row["classes"]),
+                f"{statistics.median(plain):.1f} s" if plain else "does not fit",
+                f"{statistics.median(row['shipped_seconds']):.1f} s",
+                f"{row['ratio']:.2f}" if plain else "",
+                f"{row['plain_peak_bytes'] / 1e9:.1f} GB" if plain else "",
+                f"{row['shipped_peak_bytes'] / 1e9:.1f} GB",
+                f"{row['plain_operations'] / 1e12:.2f}" if plain else "",
+                f"{row['shipped_operations'] / 1e12:.2f}",
+                f"{floor:.1f} s",
+                f"{_share(row):.0%}",
+            ]
+        )
+    head = ["classes", "plain", "shipped", "ratio", "plain peak", "shipped peak"]
+    head += ["plain TFLOP", "shipped TFLOP", "floor", "share of rate"]
+    return (
+        f"## NuSA-CL: a training step\n\nBatch {result['batch']}, rank {result['rank']}, both "
+        "encoders, dropout 0.25, fp32. The floor is the shipped operations over the rate of a "
+        "large matrix product, measured just before; peaks are of the whole process.\n\n"
+        f"{_table(head, rows)}\n{_machine(result)}"
+    )
+
+
+def _gnsp(result: Result) -> str:
+    floor = result["shipped_operations"] / result["rate"]
+    row = [
+        f"{statistics.median(result['plain_seconds']):.1f} s",
+        f"{statistics.median(result['shipped_seconds']):.1f} s",
+        f"{result['ratio']:.2f}",
+        f"{result['plain_peak_bytes'] / 1e9:.1f} GB",
+        f"{result['shipped_peak_bytes'] / 1e9:.1f} GB",
+        f"{floor:.1f} s",
+        f"{_share(result):.0%}",
+    ]
+    head = ["plain", "shipped", "ratio", "plain peak", "shipped peak", "floor", "share of rate"]
+    return (
+        f"## GNSP: a training step from the second task on\n\nBatch {result['batch']}, "
+        f"{result['reference']} reference pairs, {result['classes']} classes, distillation and "
+        f"alignment, projected gradients, fp32.\n\n{_table(head, [row])}\n{_machine(result)}"
+    )
+
+
+def _grams(result: Result) -> str:
+    matrices = ", ".join(f"{n} of width {width}" for width, n in result["matrices"].items())
+    row = [
+        f"{statistics.median(result['plain_seconds']):.1f} s",
+        f"{statistics.median(result['eigh_float64_seconds']):.1f} s",
+        f"{statistics.median(result['shipped_seconds']):.1f} s",
+        f"{result['ratio']:.2f}",
+        f"{result['largest_difference']:.1e}",
+    ]
+    head = ["SVD and projector", "eigh in float64", "shipped", "ratio", "difference to float64"]
+    kept = result["kept_directions"]
+    return (
+        f"## GNSP: null spaces\n\nGram matrices of a random ViT-B/16 on random images: {matrices}; "
+        f"{min(kept)} to {max(kept)} directions are kept. The difference is the norm of what the "
+        "shipped directions miss of those of a float64 eigendecomposition.\n\n"
+        f"{_table(head, [row])}\n{_machine(result)}"
+    )
+
+
+def _weights(result: Result) -> str:
+    row = [
+        str(result["weights"]),
+        f"{statistics.median(result['plain_seconds']):.1f} s",
+        f"{statistics.median(result['shipped_seconds']):.1f} s",
+        f"{result['ratio']:.2f}",
+    ]
+    return (
+        "## NuSA-CL and MiLoRA: SVDs at the start of a task\n\n"
+        f"{_table(['weights', 'one by one', 'shipped', 'ratio'], [row])}\n{_machine(result)}"
+    )
+
+
+def _scoring(result: Result) -> str:
+    row = [
+        f"{statistics.median(result['plain_seconds']):.1f} s",
+        f"{statistics.median(result['shipped_seconds']):.1f} s",
+        f"{result['ratio']:.2f}",
+        f"{result['shipped_images_per_second']:.1f}",
+    ]
+    return (
+        f"## Testing\n\n{result['images']} images among {result['classes']} classes, text features "
+        "included.\n\n"
+        f"{_table(['plain', 'shipped', 'ratio', 'images/s'], [row])}\n{_machine(result)}"
+    )
+
+
+def _reading(result: Result) -> str:
+    row = [
+        f"{result['decoded_images_per_second']:.0f}",
+        f"{result['cached_images_per_second']:.0f}",
+        f"{result['ratio']:.1f}",
+    ]
+    return (
+        f"## Reading test images\n\n{result['images']} JPEGs of 500 x 375 pixels, resized and "
+        "cropped to 224; images per second.\n\n"
+        f"{_table(['decoding', 'decoded cache', 'ratio'], [row])}\n{_machine(result)}"
+    )
+
+
+def _equality(result: Result) -> str:
+    rows = [
+        [label, str(one["steps"]), f"{one['loss']:.1e}", f"{one['weights']:.1e}"]
+        for name, label in (("nusa", "NuSA-CL"), ("gnsp", "GNSP"))
+        if (one := result.get(name))
+    ]
+    return (
+        "## Both formulations give the same\n\nLargest difference of losses and of trained weights "
+        "after some steps of AdamW side by side, fp32, without dropout.\n\n"
+        + _table(["method", "steps", "loss", "weights"], rows)
+    )
+
+
+def _growth(result: Result) -> str:
+    tasks = [
+        [
+            str(row["tasks"]),
+            f"{1000 * statistics.median(row['seconds'][1 : 1 + row['tasks'] // 4 or None]):.0f} ms",
+            f"{1000 * statistics.median(row['seconds'][-(row['tasks'] // 4) :]):.0f} ms",
+            f"{row['state_bytes'][0] / 1e6:.2f} MB",
+            f"{row['state_bytes'][-1] / 1e6:.2f} MB",
+            f"{row['peak_bytes'][-1] / max(row['peak_bytes'][1], 1):.3f}",
+        ]
+        for row in result["tasks"]
+    ]
+    head = ["tasks", "a task, first quarter", "last quarter", "state after 1", "state after all"]
+    parts = ["## How cost grows\n", "**Tasks** (NuSA-CL on the embedded CLIP).\n"]
+    parts.append(_table([*head, "peak, last over second"], tasks))
+    for key, label in (("classes", "Classes"), ("ranks", "Rank")):
+        name = "classes" if key == "classes" else "rank"
+        rows = [
+            [
+                str(row[name]),
+                f"{statistics.median(row['seconds']):.1f} s",
+                f"{row['peak_bytes'] / 1e9:.2f} GB",
+            ]
+            for row in result[key]
+        ]
+        parts.append(f"**{label}** (a step of NuSA-CL, ViT-B/16, fp32).\n")
+        parts.append(_table([name, "step", "peak"], rows))
+    rows = [
+        [
+            row["model"].removesuffix("-quickgelu"),
+            str(row["weights"]),
+            ", ".join(map(str, row["widths"])),
+            f"{statistics.median(row['plain_seconds']):.1f} s",
+            f"{statistics.median(row['shipped_seconds']):.1f} s",
+        ]
+        for row in result["models"]
+    ]
+    parts.append("**Model** (all SVDs at the start of a task of NuSA-CL).\n")
+    parts.append(_table(["model", "weights", "widths", "one by one", "shipped"], rows))
+    return "\n".join([*parts, _machine(result)])
+
+
+def _machine(result: Result) -> str:
+    machine = result["machine"]
+    rates = machine["operations_per_second"]
+    return (
+        f"Measured {result['measured']} on {machine['device']}, {machine['threads']} threads, "
+        f"torch {machine['torch']}: {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
+        f"{rates['fp64'] / 1e9:.0f} in fp64, {rates['bf16'] / 1e9:.0f} in bf16, "
+        f"{machine['bytes_per_second'] / 1e9:.0f} GB/s.\n"
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,192 @@
+"""The parts of the benchmark: each measures one thing and returns what goes into its file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import ablations, decompositions, evaluation, growth
+from benchmarks.machine import alternate, available_memory, matrix_rate, peak, ratio, release
+from benchmarks.setting import Size, build_model
+from benchmarks.steps import GNSPSteps, NuSASteps, Pair, Step, largest_differences
+
+ADDMM = torch.ops.aten.addmm_
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured.
+
+    Attributes:
+        device: where.
+        size: of models and batches.
+        repeats: calls per formulation, after one that warms up.
+        classes: numbers of classes of a training step.
+        equality_steps: steps over which both formulations are compared.
+        images: images per test.
+        tasks: numbers of tasks in the benchmark of growth.
+        ranks: ranks in it.
+        models: architectures in it.
+    """
+
+    device: torch.device
+    size: Size = field(default_factory=Size)
+    repeats: int = 3
+    classes: tuple[int, ...] = (100, 200, 397)
+    equality_steps: int = 20
+    images: int = 128
+    tasks: tuple[int, ...] = (11, 50)
+    growing_classes: tuple[int, ...] = (10, 100, 397, 1000)
+    ranks: tuple[int, ...] = (8, 32, 128, 256)
+    models: tuple[str, ...] = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
+
+
+def nusa(plan: Plan) -> dict[str, Any]:
+    """A training step of NuSA-CL."""
+    steps = NuSASteps(plan.size, plan.device)
+    rows: list[dict[str, Any]] = []
+    for classes in plan.classes:
+        # Memory grows by less than in proportion to the classes.
+        bound = rows[0]["plain_peak_bytes"] * classes / rows[0]["classes"] if rows else 0
+        row = {"classes": classes, **_compare(steps.pair(classes), plan, bound)}
+        row["rate"] = matrix_rate(plan.device, torch.float32)
+        if not rows:
+            row["bf16_seconds"] = _times(steps.pair(classes, torch.bfloat16).shipped, plan, 1)
+        rows.append(row)
+        release()
+    return {"batch": plan.size.batch, "rank": plan.size.rank, "rows": rows}
+
+
+def gains(plan: Plan) -> dict[str, Any]:
+    """What each shortcut gains alone."""
+    steps = NuSASteps(plan.size, plan.device)
+    rows = ablations.gains(steps, plan.classes[0], plan.repeats)
+    return {"classes": plan.classes[0], "rows": rows}
+
+
+def gnsp(plan: Plan) -> dict[str, Any]:
+    """A training step of GNSP from its second task on."""
+    steps = GNSPSteps(plan.size, plan.device, plan.classes[0])
+    row = _compare(steps.pair(), plan, 0)
+    row["rate"] = matrix_rate(plan.device, torch.float32)
+    release()
+    row["bf16_seconds"] = _times(steps.pair(torch.bfloat16).shipped, plan, 1)
+    return {
+        "batch": plan.size.batch,
+        "reference": plan.size.reference,
+        "classes": plan.classes[0],
+        **row,
+    }
+
+
+def grams(plan: Plan) -> dict[str, Any]:
+    """GNSP's null spaces."""
+    steps = GNSPSteps(plan.size, plan.device, 10)
+    return decompositions.gram_decompositions(steps.grams, plan.repeats)
+
+
+def weights(plan: Plan) -> dict[str, Any]:
+    """SVDs at the start of NuSA-CL's tasks."""
+    return decompositions.weight_decompositions(build_model(plan.size, plan.device), plan.repeats)
+
+
+def equality(plan: Plan) -> dict[str, Any]:
+    """Both formulations trained side by side, without dropout, in float32."""
+    small = Size(plan.size.model, 4, 8, plan.size.rank)
+    nusa_pair = NuSASteps(small, plan.device, dropout=0.0).pair(10)
+    result = {"nusa": largest_differences(nusa_pair, plan.equality_steps)}
+    del nusa_pair
+    release()
+    gnsp_pair = GNSPSteps(small, plan.device, 10, pool=16).pair()
+    return {**result, "gnsp": largest_differences(gnsp_pair, plan.equality_steps)}
+
+
+def scoring(plan: Plan) -> dict[str, Any]:
+    """Testing."""
+    return evaluation.scoring(plan.size, plan.device, plan.classes[0], plan.images, plan.repeats)
+
+
+def reading(plan: Plan) -> dict[str, Any]:
+    """Reading test images."""
+    return evaluation.reading(4 * plan.images, plan.repeats)
+
+
+def command_line(plan: Plan) -> dict[str, Any]:
+    """`clbench --help`, in processes of its own."""
+    script = Path(sys.executable).with_name("clbench")
+
+    def show_help() -> None:
+        subprocess.run([script, "--help"], check=True, capture_output=True)
+
+    (times,) = alternate([show_help], 2 * plan.repeats, plan.device)
+    return {"seconds": times}
+
+
+def growing(plan: Plan) -> dict[str, Any]:
+    """How cost grows."""
+    device = plan.device
+    tasks = [growth.over_tasks(count, 3, device) for count in plan.tasks]
+    steps = NuSASteps(plan.size, device)
+    classes = growth.over_classes(steps, list(plan.growing_classes), plan.repeats, device)
+    del steps
+    release()
+    ranks = growth.over_ranks(plan.size, list(plan.ranks), plan.classes[0], plan.repeats, device)
+    models = growth.over_models(list(plan.models), 1, device)
+    return {"tasks": tasks, "classes": classes, "ranks": ranks, "models": models}
+
+
+SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
+    "equality": equality,
+    "nusa": nusa,
+    "gnsp": gnsp,
+    "gains": gains,
+    "grams": grams,
+    "weights": weights,
+    "scoring": scoring,
+    "reading": reading,
+    "help": command_line,
+    "growth": growing,
+}
+
+
+def _compare(pair: Pair, plan: Plan, plain_bound: float) -> dict[str, Any]:
+    """Times, peaks and operations of a step in both formulations, the plain one if it fits."""
+    result: dict[str, Any] = {"shipped_peak_bytes": peak(pair.shipped, plan.device)}
+    result["shipped_operations"] = operations(pair.shipped)
+    if plain_bound > available_memory(plan.device):
+        return {**result, "shipped_seconds": _times(pair.shipped, plan), "plain_seconds": None}
+    result["plain_peak_bytes"] = peak(pair.plain, plan.device)
+    result["plain_operations"] = operations(pair.plain)
+    slow, fast = alternate([pair.plain, pair.shipped], plan.repeats, plan.device, warmup=0)
+    return {**result, "plain_seconds": slow, "shipped_seconds": fast, "ratio": ratio(slow, fast)}
+
+
+def _times(step: Step, plan: Plan, repeats: int | None = None) -> list[float]:
+    return alternate([step], repeats or plan.repeats, plan.device)[0]
+
+
+def operations(step: Step) -> int:
+    """Floating-point operations of matrix products and attention in a step."""
+    counter = FlopCounterMode(display=False, custom_mapping={ADDMM: _addmm_operations})
+    with counter:
+        step()
+    return counter.get_total_flops()
+
+
+def _addmm_operations(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
+    """The counter knows `addmm`, but not the form that adds in place."""
+    (rows, inner), (_, columns) = shapes[1], shapes[2]
+    return int(2 * rows * inner * columns)
+
+
+def stamp() -> str:
+    """When something was measured."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
