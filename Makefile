@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report test chaos lint types format clean
+.PHONY: help demo compare report bench test chaos lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -35,6 +35,9 @@ report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
 	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning $(ARGS)
 	$(BIN)/python -m clbench.report.embed README.md
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
+
+bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
 	$(BIN)/pytest $(ARGS)

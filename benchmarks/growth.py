@@ -11,7 +11,7 @@ import torch
 from benchmarks.decompositions import weight_decompositions
 from benchmarks.machine import alternate, peak
 from benchmarks.setting import RandomTask, Size, build_model, random_images
-from benchmarks.steps import LR, NuSASteps
+from benchmarks.steps import NUSA_LR, NuSASteps
 from clbench.clip.loading import load_clip
 from clbench.core.settings import BackboneSettings
 from clbench.core.task import ClassTexts
@@ -35,7 +35,7 @@ def over_tasks(tasks: int, steps: int, device: torch.device) -> dict[str, Any]:
             method.train()
             method.begin_task(data.task, data)
             trained = [p for p in method.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(trained, lr=LR, fused=True)
+            optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, fused=True)
             batch = next(data.batches(32))
             for _ in range(steps):
                 optimizer.zero_grad()

@@ -95,7 +95,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "device": _name(device),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
-        "bf16_units": _has_bfloat16_units(device),
+        "bf16_units": has_bfloat16_units(device),
         "operations_per_second": rates,
         "bytes_per_second": bandwidth(device),
     }
@@ -111,7 +111,7 @@ def _name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def _has_bfloat16_units(device: torch.device) -> bool:
+def has_bfloat16_units(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 have hardware of their own."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()

@@ -109,9 +109,11 @@ def _at_most(what: str, asked: float, measured: float, unit: str) -> list[str]:
 
 
 def _bf16(what: str, asked: float, result: Result, slow: Sequence[float], row: Result) -> list[str]:
+    if not result["machine"]["bf16_units"] or not row["bf16_seconds"]:
+        rates = result["machine"]["operations_per_second"]
+        emulated = f"matrix products {rates['bf16'] / rates['fp32']:.2g} x those of fp32"
+        return [what, f"≥ {asked:g} x", emulated, "does not apply: this CPU has no bf16 units"]
     ratio = statistics.median(slow) / statistics.median(row["bf16_seconds"])
-    if not result["machine"]["bf16_units"]:
-        return [what, f"≥ {asked:g} x", f"{ratio:.2g} x", "no bf16 units in this CPU"]
     return _at_least(what, asked, ratio)
 
 
@@ -261,17 +263,7 @@ def _equality(result: Result) -> str:
 
 
 def _growth(result: Result) -> str:
-    tasks = [
-        [
-            str(row["tasks"]),
-            f"{1000 * statistics.median(row['seconds'][1 : 1 + row['tasks'] // 4 or None]):.0f} ms",
-            f"{1000 * statistics.median(row['seconds'][-(row['tasks'] // 4) :]):.0f} ms",
-            f"{row['state_bytes'][0] / 1e6:.2f} MB",
-            f"{row['state_bytes'][-1] / 1e6:.2f} MB",
-            f"{row['peak_bytes'][-1] / max(row['peak_bytes'][1], 1):.3f}",
-        ]
-        for row in result["tasks"]
-    ]
+    tasks = [_task_row(row) for row in result["tasks"]]
     head = ["tasks", "a task, first quarter", "last quarter", "state after 1", "state after all"]
     parts = ["## How cost grows\n", "**Tasks** (NuSA-CL on the embedded CLIP).\n"]
     parts.append(_table([*head, "peak, last over second"], tasks))
@@ -300,6 +292,20 @@ def _growth(result: Result) -> str:
     parts.append("**Model** (all SVDs at the start of a task of NuSA-CL).\n")
     parts.append(_table(["model", "weights", "widths", "one by one", "shipped"], rows))
     return "\n".join([*parts, _machine(result)])
+
+
+def _task_row(row: Result) -> list[str]:
+    quarter = max(1, row["tasks"] // 4)
+    seconds = row["seconds"][1:]  # the first task also warms up
+    first, last = (1000 * statistics.median(p) for p in (seconds[:quarter], seconds[-quarter:]))
+    return [
+        str(row["tasks"]),
+        f"{first:.0f} ms",
+        f"{last:.0f} ms",
+        f"{row['state_bytes'][0] / 1e6:.2f} MB",
+        f"{row['state_bytes'][-1] / 1e6:.2f} MB",
+        f"{row['peak_bytes'][-1] / row['peak_bytes'][1]:.3f}",
+    ]
 
 
 def _machine(result: Result) -> str:

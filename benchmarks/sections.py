@@ -14,10 +14,19 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ablations, decompositions, evaluation, growth
-from benchmarks.machine import alternate, available_memory, matrix_rate, peak, ratio, release
+from benchmarks.machine import (
+    alternate,
+    available_memory,
+    has_bfloat16_units,
+    matrix_rate,
+    peak,
+    ratio,
+    release,
+)
 from benchmarks.setting import Size, build_model
 from benchmarks.steps import GNSPSteps, NuSASteps, Pair, Step, largest_differences
 
+BF16 = torch.bfloat16
 ADDMM = torch.ops.aten.addmm_
 
 
@@ -34,7 +43,8 @@ class Plan:
         images: images per test.
         tasks: numbers of tasks in the benchmark of growth.
         ranks: ranks in it.
-        models: architectures in it.
+        rate_side: size of the matrix product that the achieved rate is compared with.
+        models: architectures in the benchmark of growth.
     """
 
     device: torch.device
@@ -46,6 +56,7 @@ class Plan:
     tasks: tuple[int, ...] = (11, 50)
     growing_classes: tuple[int, ...] = (10, 100, 397, 1000)
     ranks: tuple[int, ...] = (8, 32, 128, 256)
+    rate_side: int = 3072
     models: tuple[str, ...] = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 
 
@@ -57,9 +68,9 @@ def nusa(plan: Plan) -> dict[str, Any]:
         # Memory grows by less than in proportion to the classes.
         bound = rows[0]["plain_peak_bytes"] * classes / rows[0]["classes"] if rows else 0
         row = {"classes": classes, **_compare(steps.pair(classes), plan, bound)}
-        row["rate"] = matrix_rate(plan.device, torch.float32)
+        row["rate"] = matrix_rate(plan.device, torch.float32, plan.rate_side)
         if not rows:
-            row["bf16_seconds"] = _times(steps.pair(classes, torch.bfloat16).shipped, plan, 1)
+            row["bf16_seconds"] = _bf16_times(lambda: steps.pair(plan.classes[0], BF16), plan)
         rows.append(row)
         release()
     return {"batch": plan.size.batch, "rank": plan.size.rank, "rows": rows}
@@ -76,9 +87,9 @@ def gnsp(plan: Plan) -> dict[str, Any]:
     """A training step of GNSP from its second task on."""
     steps = GNSPSteps(plan.size, plan.device, plan.classes[0])
     row = _compare(steps.pair(), plan, 0)
-    row["rate"] = matrix_rate(plan.device, torch.float32)
+    row["rate"] = matrix_rate(plan.device, torch.float32, plan.rate_side)
     release()
-    row["bf16_seconds"] = _times(steps.pair(torch.bfloat16).shipped, plan, 1)
+    row["bf16_seconds"] = _bf16_times(lambda: steps.pair(BF16), plan)
     return {
         "batch": plan.size.batch,
         "reference": plan.size.reference,
@@ -169,8 +180,13 @@ def _compare(pair: Pair, plan: Plan, plain_bound: float) -> dict[str, Any]:
     return {**result, "plain_seconds": slow, "shipped_seconds": fast, "ratio": ratio(slow, fast)}
 
 
-def _times(step: Step, plan: Plan, repeats: int | None = None) -> list[float]:
-    return alternate([step], repeats or plan.repeats, plan.device)[0]
+def _times(step: Step, plan: Plan) -> list[float]:
+    return alternate([step], plan.repeats, plan.device)[0]
+
+
+def _bf16_times(pair: Callable[[], Pair], plan: Plan) -> list[float] | None:
+    """Times in bfloat16; None on CPUs that only emulate it, where a step takes minutes."""
+    return _times(pair().shipped, plan) if has_bfloat16_units(plan.device) else None
 
 
 def operations(step: Step) -> int:

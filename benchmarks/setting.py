@@ -23,7 +23,7 @@ class Size:
     """How large a benchmark is; the defaults are those of the published experiments.
 
     Attributes:
-        model: architecture, or None for ViT-B/16 with OpenAI's activation.
+        model: architecture.
         batch: images per step.
         reference: reference pairs per step.
         rank: rank of low-rank updates.
@@ -42,9 +42,10 @@ def build_model(size: Size, device: torch.device) -> CLIP:
 
 
 def class_texts(count: int) -> ClassTexts:
-    """The first names of ImageNet's classes with one prompt each; beyond 1000 numbered."""
-    names = open_clip.IMAGENET_CLASSNAMES
-    chosen = [names[i % 1000] + (f" {i // 1000}" if i >= 1000 else "") for i in range(count)]
+    """The first names of ImageNet's classes with one prompt each; numbered when they run out."""
+    names = list(dict.fromkeys(open_clip.IMAGENET_CLASSNAMES))
+    rounds = (divmod(i, len(names)) for i in range(count))
+    chosen = [names[i] + (f" {turn}" if turn else "") for turn, i in rounds]
     return ClassTexts.from_templates(chosen, [PROMPT])
 
 

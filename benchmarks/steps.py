@@ -18,7 +18,9 @@ from clbench.engine.allocator import freed_memory_kept
 from clbench.methods.gnsp import GNSP
 from clbench.methods.nusa import NuSA
 
-LR = 3e-4
+NUSA_LR = 3e-4
+GNSP_LR = 2e-5
+"""Learning rates as published."""
 Step = Callable[[], float]
 
 
@@ -65,9 +67,9 @@ class NuSASteps:
             for name, adapter in self.adapters.items():
                 adapter.core.zero_()
                 self.update.cores[name].zero_()
-        shipped = _shipped_step(self.method, lambda: self.method.loss(batch), precision)
+        shipped = _shipped_step(self.method, lambda: self.method.loss(batch), NUSA_LR, precision)
         trained = list(self.update.cores.values())
-        optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, weight_decay=0.01)
 
         def step() -> float:
             optimizer.zero_grad()
@@ -112,7 +114,7 @@ class GNSPSteps:
         method.train()
         method.begin_task(self.data.task, self.data)
         batch = next(self.data.batches(self.size.batch))
-        shipped = _shipped_step(method, lambda: method.loss(batch), precision)
+        shipped = _shipped_step(method, lambda: method.loss(batch), GNSP_LR, precision)
         names = _names(model, method.weights)
         student = dict(self.teacher.state)
         student |= {name: student[name].clone().requires_grad_() for name in names}
@@ -120,7 +122,7 @@ class GNSPSteps:
         trained = [student[name] for name in names]
         splits = [memory.split().null for memory in method.memories]
         projectors = [null @ null.T for null in splits]
-        optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.01)
+        optimizer = torch.optim.AdamW(trained, lr=GNSP_LR, weight_decay=0.01)
         draws = torch.Generator()
         draws.set_state(method.draws.generator.get_state())
 
@@ -169,11 +171,14 @@ def largest_differences(pair: Pair, steps: int) -> dict[str, float]:
 
 
 def _shipped_step(
-    method: Method, loss: Callable[[], Mapping[str, Tensor]], precision: torch.dtype | None
+    method: Method,
+    loss: Callable[[], Mapping[str, Tensor]],
+    lr: float,
+    precision: torch.dtype | None,
 ) -> Step:
     """What the engine does in a step."""
     trained = [p for p in method.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.01, fused=True)
 
     def step() -> float:
         with freed_memory_kept(method.model.device):

@@ -6,6 +6,7 @@ import ctypes
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -23,7 +24,7 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     each step takes millions of page faults for memory that it had a moment before: half the time
     of an elementwise operation. GPUs have PyTorch's own cache.
     """
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or not _is_glibc():
         yield
         return
     libc = ctypes.CDLL(None)
@@ -32,6 +33,11 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         yield
     finally:
         _set(libc, DEFAULT)
+
+
+@cache
+def _is_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def _set(libc: ctypes.CDLL, parameters: dict[int, int]) -> None:

@@ -10,7 +10,7 @@ import open_clip
 import pytest
 import torch
 
-from benchmarks import ablations, growth, page, plain, sections, steps
+from benchmarks import ablations, growth, machine, page, plain, sections, steps
 from benchmarks.machine import describe, ratio
 from benchmarks.sections import Plan, operations
 from benchmarks.setting import Size, class_texts
@@ -29,6 +29,7 @@ PLAN = Plan(
     tasks=(2, 4),
     growing_classes=(2, 4),
     ranks=(2, 4),
+    rate_side=64,
     models=("tiny",),
 )
 
@@ -48,6 +49,8 @@ def small_model(size: Size, device: torch.device) -> CLIP:
 def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (sections, steps, growth, sections.evaluation):
         monkeypatch.setattr(module, "build_model", small_model)
+    monkeypatch.setattr(machine, "release", lambda: None)  # takes longer than small steps
+    monkeypatch.setattr(sections, "release", lambda: None)
 
 
 def test_plain_encoders_are_the_models():
@@ -106,11 +109,11 @@ def test_class_names_are_distinct_beyond_those_of_imagenet():
 
 
 def test_every_section_goes_onto_the_page(tmp_path: Path):
-    machine = describe_quickly()
+    made_up = describe_quickly()
     for name, section in sections.SECTIONS.items():
         if name in ("help", "reading"):
             continue
-        measured = {"measured": "now", "machine": machine, **section(PLAN)}
+        measured = {"measured": "now", "machine": made_up, **section(PLAN)}
         (tmp_path / f"{name}.json").write_text(json.dumps(measured))
     (tmp_path / "help.json").write_text(json.dumps({"seconds": [0.3, 2.0, 0.4]}))
     (tmp_path / "mini.json").write_text(json.dumps({"seconds": [61.0]}))
