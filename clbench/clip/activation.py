@@ -23,7 +23,7 @@ class QuickGELU(transformer.QuickGELU):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply to every element."""
-        y: Tensor = _QuickGELU.apply(x)  # type: ignore[no-untyped-call]
+        y: Tensor = _QuickGELU.apply(x)
         return y
 
 
@@ -34,7 +34,7 @@ class _QuickGELU(torch.autograd.Function):
         return F.silu(x * SLOPE, inplace=True).mul_(1 / SLOPE)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         # d/dx silu(a x) / a = silu'(a x)

@@ -34,7 +34,7 @@ def effective_rank(model: CLIP, encoder: Encoder, energy: float = ENERGY) -> flo
     shares = []
     for block in model.blocks(encoder):
         for name in PROJECTIONS.values():
-            weight = _weight(block.attn.get_submodule(name))  # type: ignore[operator, union-attr]
+            weight = _weight(block.attn.get_submodule(name))  # type: ignore[union-attr]
             if weight is None or not weight.isfinite().all():
                 return None
             shares.append(_principal_share(weight, energy))

@@ -104,7 +104,7 @@ class LowRankLinear(nn.Module):
         if not torch.is_autocast_enabled(kind):
             return lowrank_product(x, factors, scale, kept)
         dtype = torch.get_autocast_dtype(kind)
-        x, factors = x.to(dtype), Factors(*(f if f is None else f.to(dtype) for f in factors))
+        x, factors = x.to(dtype), factors.to(dtype)
         with torch.autocast(kind, enabled=False):
             return lowrank_product(x, factors, scale, kept)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ class Factors(NamedTuple):
     core: Tensor | None
     up: Tensor
 
+    def to(self, dtype: torch.dtype) -> Factors:
+        """The factors in another type."""
+        weight, bias, down, core, up = (f if f is None else f.to(dtype) for f in self)
+        return Factors(cast(Tensor, weight), bias, cast(Tensor, down), core, cast(Tensor, up))
+
 
 def lowrank_product(x: Tensor, factors: Factors, scale: float, kept: Tensor | None) -> Tensor:
     """``y = W x + b + c B M A d(x)``, where d sets all but the kept elements to zero.
@@ -43,7 +48,7 @@ def lowrank_product(x: Tensor, factors: Factors, scale: float, kept: Tensor | No
         scale: c.
         kept: bool, shaped like x; None if all elements are.
     """
-    y: Tensor = _Product.apply(x, *factors, scale, kept)  # type: ignore[no-untyped-call]
+    y: Tensor = _Product.apply(x, *factors, scale, kept)
     return y
 
 
@@ -83,7 +88,7 @@ class _Product(torch.autograd.Function):
         return y.view(*x.shape[:-1], len(weight))
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, down, core, up, z, t, x = ctx.saved_tensors
         needs_x, _, _, needs_down, needs_core, needs_up, _, _ = ctx.needs_input_grad

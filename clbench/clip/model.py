@@ -70,7 +70,8 @@ class CLIP(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self._exported_names = list(network.state_dict())
-        for block in (*self.blocks("text"), *self.blocks("vision")):
+        blocks: list[Any] = [*self.blocks("text"), *self.blocks("vision")]
+        for block in blocks:
             block.attn = SplitAttention.from_packed(cast(nn.MultiheadAttention, block.attn))
             if type(block.mlp.gelu) is transformer.QuickGELU:
                 block.mlp.gelu = QuickGELU()
@@ -296,7 +297,8 @@ class CLIP(nn.Module):
     def _image_features(self, images: Tensor) -> Tensor:
         vision = self.network.visual
         if not reads_class_token_only(vision) or not can_be_cut(vision.transformer):
-            return vision(images)
+            encoded: Tensor = vision(images)
+            return encoded
         pooled, _ = vision._pool(run_to_tokens(vision.transformer, vision._embeds(images), 0))
         features: Tensor = pooled if vision.proj is None else pooled @ vision.proj
         return features

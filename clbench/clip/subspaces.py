@@ -78,7 +78,7 @@ class FeatureSplit:
 
 def complement(basis: Tensor) -> Tensor:
     """An orthonormal basis ``(d, d - m)`` of what is orthogonal to ``(d, m)`` columns."""
-    whole, _ = torch.linalg.qr(basis.double(), mode="complete")
+    whole: Tensor = torch.linalg.qr(basis.double(), mode="complete")[0]
     return whole[:, basis.shape[1] :].to(basis.dtype)
 
 

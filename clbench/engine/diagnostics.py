@@ -44,5 +44,7 @@ class RankHistory:
         """What was measured; None if no task changed the model."""
         if not any(value is not None for row in self._values.values() for value in row[1:]):
             return None
-        values = {encoder: tuple(row) for encoder, row in sorted(self._values.items())}
-        return EffectiveRankRecord(energy=ENERGY, values=dict(values))
+        values: dict[str, tuple[float | None, ...]] = {
+            encoder: tuple(row) for encoder, row in sorted(self._values.items())
+        }
+        return EffectiveRankRecord(energy=ENERGY, values=values)

@@ -50,7 +50,7 @@ def draw_sequence(results: Sequence[RunResult]) -> Figure | None:
     figure = new_figure(WIDTH, 1.4 * rows + 0.6, wspace=0.02, hspace=0.03)
     axes = figure.subplots(rows, columns, squeeze=False)
     names = short_labels(tasks, 22)
-    limits = _equal_spans([_range(values.values(), reference, j) for j in shown])
+    limits = _equal_spans([_range(list(values.values()), reference, j) for j in shown])
     for i, ax in enumerate(axes.flat):
         if i >= len(shown):
             ax.set_axis_off()
@@ -76,7 +76,7 @@ def draw_incremental(results: Sequence[RunResult]) -> Figure | None:
     """Class-incremental runs: accuracy on all classes seen, and what is left of every step."""
     series, fixed = make_series(results)
     series = [*series, *fixed]
-    steps = np.arange(1, len(results[0].benchmark.tasks) + 1)
+    steps = np.arange(1.0, len(results[0].benchmark.tasks) + 1)
     figure = new_figure(WIDTH, 2.9)
     seen, left = figure.subplots(1, 2, sharey=True)
     for number, one in enumerate(series):
@@ -132,7 +132,7 @@ def _curve(ax: Axes, one: Series, values: Array, x: Array | None = None, *, shif
     Some points carry a marker; `shift` moves these apart where curves lie on each other.
     """
     mean = values.mean(axis=0)
-    x = np.arange(len(mean)) if x is None else x
+    x = np.arange(float(len(mean))) if x is None else x
     band = spread(values)
     if np.isfinite(band).any():
         ax.fill_between(

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,16 @@ from clbench.report.figure_style import short_labels
 _WIDTH: Final = 28
 _REACH: Final = (4, 11, 20, 32, 46)
 """Distances of a name from its marker in points, tried in turn."""
+_ACROSS: Final[dict[int, Literal["left", "center", "right"]]] = {
+    1: "left",
+    0: "center",
+    -1: "right",
+}
+_ALONG: Final[dict[int, Literal["bottom", "center", "top"]]] = {
+    1: "bottom",
+    0: "center",
+    -1: "top",
+}
 _DIRECTIONS: Final = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
 
 
@@ -95,6 +105,6 @@ def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> int:
 def _moved(label: Annotation, right: int, up: int, distance: float) -> Bbox:
     length = math.hypot(right, up)
     label.set_position((right * distance / length, up * distance / length))
-    label.set_ha({1: "left", 0: "center", -1: "right"}[right])
-    label.set_va({1: "bottom", 0: "center", -1: "top"}[up])
+    label.set_horizontalalignment(_ACROSS[right])
+    label.set_verticalalignment(_ALONG[up])
     return label.get_window_extent()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
@@ -121,7 +121,7 @@ def _label_axes(ax: Axes, tasks: Sequence[str], first: int, *, left: bool, botto
     names = short_labels(tasks, _NAME)
     if len(tasks) <= READABLE:
         rows = ["zero-shot", *names][first:]
-        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        slanted: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         ax.set_xticks(np.arange(len(tasks)) + 0.5, names, **slanted)
         ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
     else:

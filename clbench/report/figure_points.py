@@ -105,8 +105,17 @@ def _mark(one: Series, x_key: str, y_key: str, most: float) -> Mark:
 
 
 def _draw_mark(ax: Axes, style: LineStyle, mark: Mark) -> None:
-    bars = [None if math.isnan(bar) else bar for bar in (mark.y_bar, mark.x_bar)]
-    ax.errorbar(mark.x, mark.y, *bars, fmt="none", ecolor=style.colour, elinewidth=0.9, zorder=2)
+    if not math.isnan(mark.x_bar + mark.y_bar):
+        ax.errorbar(
+            mark.x,
+            mark.y,
+            mark.y_bar,
+            mark.x_bar,
+            fmt="none",
+            ecolor=style.colour,
+            elinewidth=0.9,
+            zorder=2,
+        )
     ax.scatter(
         mark.x,
         mark.y,

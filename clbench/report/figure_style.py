@@ -12,10 +12,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 WIDTH: Final = 7.0
@@ -40,8 +41,7 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 DPI: Final = 200
 FORMATS: Final = ("svg", "pdf", "png")
 
-_SETTINGS = {
-    "figure.constrained_layout.use": True,
+_SETTINGS: dict[str, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "font.family": "DejaVu Sans",  # part of matplotlib, hence the same everywhere
@@ -118,7 +118,7 @@ def figure_settings() -> Iterator[None]:
         # Names may be written in letters that the font lacks; a box is drawn for these.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
+        matplotlib.rcParams.update(cast(Any, _SETTINGS))
         yield
 
 
@@ -178,5 +178,6 @@ def add_legend(
 def new_figure(width: float, height: float, **layout: Any) -> Figure:
     """An empty figure with room for labels; `layout` replaces paddings of constrained layout."""
     figure = Figure(figsize=(width, height))
-    figure.get_layout_engine().set(w_pad=0.04, h_pad=0.04, **layout)  # type: ignore[union-attr]
+    engine = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, **layout)
+    figure.set_layout_engine(engine)
     return figure
