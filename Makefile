@@ -27,12 +27,11 @@ demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (
 
 compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare them
 	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --out reports/mini $(ARGS)
-	$(BIN)/python -m clbench.report.embed README.md
-	$(BIN)/python -m clbench.report.embed reports/mini/README.md
+	@$(MAKE) --no-print-directory report ARGS=
 
 report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
-	$(BIN)/clbench report reports/mini/results --out reports/mini $(ARGS)
-	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning $(ARGS)
+	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html $(ARGS)
+	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
 	$(BIN)/python -m clbench.report.embed README.md
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
 
