@@ -28,6 +28,7 @@ from clbench.engine.rundir import RunDirectory, folder_name, run_path
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.trainers import choose_device
+from clbench.engine.world import following, leading
 from clbench.engine.zeroshot import ZeroShotCache
 from clbench.report.rundir import publish
 from clbench.report.trackers import make_trackers
@@ -98,7 +99,7 @@ def run_resolved(
     model, sequence = _load(settings)
     _note_unknown_words(model, sequence.benchmark, reporter)
     sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
-    with directory:
+    with directory, leading(settings, runs_dir, choose_device(settings)) as world:
         runner = SequenceRunner(
             settings,
             sequence,
@@ -108,8 +109,28 @@ def run_resolved(
             reporter=reporter,
             zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
             publish=publish,
+            world=world,
         )
         return runner.run(make_trackers(settings.logger, reporter.note))
+
+
+def follow(settings: RunSettings, cls: type[Method], runs_dir: Path) -> None:
+    """Train along with the process that `run_resolved` leads."""
+    device = choose_device(settings)
+    model, sequence = _load(settings)
+    reporter = QuietReporter()
+    with following(device) as world:
+        SequenceRunner(
+            settings,
+            sequence,
+            model,
+            cls(**settings.method.params),
+            RunDirectory(run_path(runs_dir, settings), runs_dir),
+            reporter=reporter,
+            zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
+            publish=publish,
+            world=world,
+        ).follow()
 
 
 def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:

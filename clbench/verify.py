@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from clbench.core.correctness import CorrectRow, disagreement, read_rows
 from clbench.core.errors import ClbenchError
@@ -121,7 +122,7 @@ def _matrix_file(folder: Path, result: RunResult) -> Iterator[Finding]:
 
 
 def _settings(folder: Path, result: RunResult) -> Iterator[Finding]:
-    settings = RunSettings.model_validate(result.config)
+    settings = _configuration(result)
     same = settings.fingerprint() == result.config_hash
     text = f"hash {result.config_hash}" if same else "its hash is not that of the result"
     yield Finding("configuration", text, same)
@@ -136,13 +137,29 @@ def _settings(folder: Path, result: RunResult) -> Iterator[Finding]:
     yield Finding("config.yaml", "agrees" if same else "missing or differs from the result", same)
 
 
+def _configuration(result: RunResult) -> RunSettings:
+    """The settings in a result.
+
+    Raises:
+        ClbenchError: this version does not know them.
+    """
+    try:
+        return RunSettings.model_validate(result.config)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ClbenchError(
+            f"this version of clbench does not know the configuration ({place}): use the one that "
+            "made the run"
+        ) from error
+
+
 def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
     path = folder / LOSS_FILE
     if not path.exists():
         sound = result.cost.steps == 0
         yield Finding(LOSS_FILE, "none, as nothing was trained" if sound else "missing", sound)
         return
-    train = RunSettings.model_validate(result.config).train
+    train = _configuration(result).train
     last: dict[int, int] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():

@@ -76,6 +76,27 @@ class Remaining(Sampler[Any]):
         return islice(self._batches, self._start, None)
 
 
+class Share(Sampler[Any]):
+    """One process's part of every batch: each `size`-th item from the `rank`-th on.
+
+    Args:
+        batches: the whole batches.
+        rank: number of the process.
+        size: how many processes there are.
+    """
+
+    def __init__(self, batches: Sampler[Any], rank: int, size: int) -> None:
+        self._batches = batches
+        self._rank = rank
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch[self._rank :: self._size] for batch in self._batches)
+
+
 def _whole_batch(batch: Any) -> Any:
     """Collate nothing: `__getitems__` returns whole batches."""
     return batch
@@ -145,10 +166,12 @@ class TaskSequence(pl.LightningDataModule):
         seed: int,
         augmentation: Augmentation = "none",
         start: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> Loader:
         """Exactly `steps` shuffled batches; order and crops depend on `seed` and the task only.
 
-        Of these, the first `start` are left out.
+        Of these, the first `start` are left out. Of each, process ``share[0]`` of ``share[1]``
+        gets its part.
 
         Raises:
             ClbenchError: crops are asked for of images that have no original.
@@ -157,8 +180,9 @@ class TaskSequence(pl.LightningDataModule):
         sampler = StepSampler(len(images), batch_size, steps, seed * 10_007 + task)
         if augmentation == "crop":
             cropped = CroppedImages(images, seed, task, self.benchmark.name)
-            return self._loader(cropped, Remaining(PositionedBatches(sampler), start))
-        return self._loader(images, Remaining(sampler, start))
+            positions = PositionedBatches(sampler)
+            return self._loader(cropped, Share(Remaining(positions, start), *share))
+        return self._loader(images, Share(Remaining(sampler, start), *share))
 
     def test_loader(self, task: int, *, batch_size: int) -> Loader:
         """One pass over the test images of a task in fixed order."""

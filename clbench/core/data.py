@@ -131,10 +131,12 @@ class SequenceData(Protocol):
         seed: int,
         augmentation: Augmentation = "none",
         start: int = 0,
+        share: tuple[int, int] = (0, 1),
     ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
         """Exactly `steps` shuffled batches; order and crops are fixed by `seed` and the task.
 
-        Of these, the first `start` are left out: a run goes on after them.
+        Of these, the first `start` are left out: a run goes on after them. Of each, process
+        ``share[0]`` of ``share[1]`` gets its part.
         """
         ...
 

@@ -133,6 +133,7 @@ class RunSettings(Settings):
         compile: whether blocks go through `torch.compile`; not part of the hash.
         data_root: where data sets lie; not part of the hash.
         checkpoint_every: how often to save within a task; not part of the hash.
+        devices: processes that share the training, each on its part of every batch.
         deterministic: use kernels that give the same bits every time, on GPUs too.
         logger: where the run is tracked besides its directory, as a list or as names with commas
             between; not part of the hash.
@@ -151,6 +152,7 @@ class RunSettings(Settings):
     compile: bool = False
     data_root: str | None = None
     checkpoint_every: CheckpointSettings = CheckpointSettings()
+    devices: PositiveInt = 1
     deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
 
@@ -168,6 +170,7 @@ class RunSettings(Settings):
         indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
         indifferent |= {"checkpoint_every", "compile"}
         # Settings that came later leave the hash of older runs as it was unless they are used.
-        indifferent |= {name for name in ("deterministic",) if not getattr(self, name)}
+        indifferent |= set() if self.deterministic else {"deterministic"}
+        indifferent |= {"devices"} if self.devices == 1 else set()
         decisive = self.model_dump(mode="json", exclude=indifferent)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]

@@ -15,6 +15,7 @@ from clbench.core.correctness import Bits
 from clbench.core.errors import ClbenchError
 from clbench.engine.modules import EvaluationModule
 from clbench.engine.progress import Reporter
+from clbench.engine.world import ALONE, World
 
 
 class AccuracyRowCallback(pl.Callback):
@@ -40,7 +41,9 @@ class AccuracyRowCallback(pl.Callback):
         task = pl_module.tasks[dataloader_idx]
         if task not in self._answers:
             # Looking for NaN would wait for the device once per batch.
-            self._answers[task] = CatMetric(nan_strategy="disable").to(pl_module.device)
+            self._answers[task] = CatMetric(nan_strategy="disable", sync_on_compute=False).to(
+                pl_module.device
+            )
         self._answers[task].update(outputs)
         self._reporter.tested(len(outputs))
 
@@ -62,6 +65,7 @@ class LossCallback(pl.Callback):
         explain: receives what is known of a loss that is not finite.
         total: steps of the whole task.
         interval: steps between two readings.
+        world: the processes that train together; losses are averaged over them.
     """
 
     def __init__(
@@ -71,12 +75,14 @@ class LossCallback(pl.Callback):
         explain: Callable[[str], None],
         total: int,
         interval: int = 20,
+        world: World = ALONE,
     ) -> None:
         self._reporter = reporter
         self._log = log
         self._explain = explain
         self._total = total
         self._interval = interval
+        self._world = world
         self._sums: dict[str, Tensor] = {}
         self._recent: list[Tensor] = []
         self._count = 0
@@ -93,7 +99,7 @@ class LossCallback(pl.Callback):
     ) -> None:
         self.steps += 1
         for name, value in (outputs or {}).items():
-            term = value.detach().float()
+            term = self._world.mean(value.detach().float())
             self._sums[name] = self._sums[name] + term if name in self._sums else term
             if name == "loss":
                 self._recent.append(term)

@@ -13,6 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.method import Method, method_name
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
+DEAD_PROCESS = ("closed by peer", "Connection reset", "heartbeat timeout", "Broken pipe")
 DEAD_WORKER = ("exited unexpectedly", "is killed by signal")
 KEPT = "what is finished is kept, and the same command goes on"
 
@@ -50,6 +51,8 @@ def _message(error: Exception, activity: str, relief: str, method: Method) -> st
             f"a data-loading process died while {activity}, often for lack of memory: lower "
             f"--set workers=...; {KEPT}"
         )
+    if isinstance(error, RuntimeError) and _any_in(DEAD_PROCESS, text):
+        return f"one of the processes that train together died while {activity}; {KEPT}"
     if place := blame(error.__traceback__, method):
         kind = type(error).__name__
         return (

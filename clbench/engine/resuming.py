@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from clbench.core.errors import ClbenchError
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.result import RunResult
 from clbench.engine.checkpoints import Checkpoint, DamagedCheckpointError, Position
@@ -95,6 +96,25 @@ def find_resume(directory: RunDirectory, note: Callable[[str], None]) -> Resume 
     if result.matrix.learned or damaged:
         note(f"no checkpoint of {directory.path} is readable: starting anew")
     return None
+
+
+def resume_at(directory: RunDirectory, position: Position) -> Resume:
+    """What the leader of several processes goes on from, read by another of them.
+
+    Raises:
+        ClbenchError: the checkpoint is damaged.
+    """
+    result = directory.result()
+    store = directory.checkpoints
+    try:
+        checkpoint = store.load(position)
+        within = position.step and position.learned
+        start = store.load(position.start) if within else None
+    except DamagedCheckpointError as error:
+        raise ClbenchError(str(error)) from error
+    if result is None:
+        raise ClbenchError(f"the result in {directory.path} vanished: run again")
+    return Resume(result, checkpoint, start)
 
 
 def differences(result: RunResult, now: dict[str, Any]) -> list[str]:

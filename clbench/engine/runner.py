@@ -30,13 +30,14 @@ from clbench.engine.modules import TrainingModule
 from clbench.engine.progress import Reporter, row_text
 from clbench.engine.randomness import exact_kernels, seed_everything
 from clbench.engine.recording import Recorder
-from clbench.engine.resuming import Resume, differences, find_resume
+from clbench.engine.resuming import Resume, differences, find_resume, resume_at
 from clbench.engine.rundir import RunDirectory
 from clbench.engine.step_checkpoints import StepCheckpoints, train_only, trained_names
 from clbench.engine.stopping import StopRequest
 from clbench.engine.testing import RowTester
 from clbench.engine.tracking import GuardedTrackers
 from clbench.engine.trainers import choose_device, interruptible, make_trainer, quiet_libraries
+from clbench.engine.world import ALONE, World
 from clbench.engine.zeroshot import ZeroShotCache
 
 Publish = Callable[[RunResult, Path], None]
@@ -54,9 +55,10 @@ class SequenceRunner:
         reporter: shows progress.
         zero_shot: row 0 of earlier runs on the same backbone and benchmark.
         publish: writes further files from the result so far.
+        world: the processes that train together; only the one that leads tests and writes.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - everything a run is made of, once
         self,
         settings: RunSettings,
         sequence: SequenceData,
@@ -67,6 +69,7 @@ class SequenceRunner:
         reporter: Reporter,
         zero_shot: ZeroShotCache,
         publish: Publish,
+        world: World = ALONE,
     ) -> None:
         self.settings = settings
         self.sequence = sequence
@@ -76,6 +79,7 @@ class SequenceRunner:
         self.reporter = reporter
         self.zero_shot = zero_shot
         self.publish = publish
+        self.world = world
         self.trackers = GuardedTrackers((), reporter.note)
         self.benchmark = sequence.benchmark
         self.device = choose_device(settings)
@@ -116,11 +120,29 @@ class SequenceRunner:
             self.trackers.end(result is not None and result.matrix.complete)
         return result
 
+    def follow(self) -> None:
+        """Train along with the process that leads; write and show nothing."""
+        self.model.to(self.device)
+        place = self.world.follow([0, 0], self.device)
+        resume = None if place[0] < 0 else resume_at(self.directory, Position(*place))
+        self.world.wait()
+        with (
+            self.stop,
+            quiet_libraries(),
+            exact_kernels(self.settings.deterministic),
+            freed_memory_kept(self.device),
+            compiled(self.model, self.settings.compile, self.reporter.note),
+        ):
+            self._train_along(resume)
+
     def _resume(self) -> Resume | None:
         """What to go on from, after a look at whether it is the same run."""
         if owner := self.directory.dead_owner:
             self.reporter.note(f"taking over from {owner}, which ended without a word")
         resume = find_resume(self.directory, self.reporter.note)
+        place = [-1, -1] if resume is None else [resume.position.learned, resume.position.step]
+        self.world.follow(place, self.device)
+        self.world.wait()  # until all have read it
         if resume is None:
             return None
         self.recorder.require_same_inputs(resume.result)
@@ -139,12 +161,7 @@ class SequenceRunner:
         self.directory.save_settings(self.settings)
         self._forget(None if resume is None else resume.position)
         matrix = self._row_zero() if resume is None else resume.matrix
-        with self._overhead("preparing"):
-            seed_everything(self.settings.seed, 0)
-            self.method.prepare(self.model)
-            self.method.to(self.device)
-        if resume is not None:
-            self._restore(resume)
+        self._prepare(resume)
         result = self._save(matrix)
         self.trackers.begin(result, self.directory.path)
         if resume is not None and resume.untested:
@@ -159,6 +176,23 @@ class SequenceRunner:
             result = self._measure(result.matrix, task + 1)
         self.directory.checkpoints.keep_only(Position(len(self.benchmark)))
         return result
+
+    def _train_along(self, resume: Resume | None) -> None:
+        """What `_run` does in a process that follows: everything but testing and writing."""
+        self._prepare(resume)
+        first = 0 if resume is None else resume.position.learned
+        within = resume.checkpoint if resume is not None and resume.position.step else None
+        for task in range(first, len(self.benchmark)):
+            self._learn(task, within)
+            within = None
+
+    def _prepare(self, resume: Resume | None) -> None:
+        with self._overhead("preparing"):
+            seed_everything(self.settings.seed, 0)
+            self.method.prepare(self.model)
+            self.method.to(self.device)
+        if resume is not None:
+            self._restore(resume)
 
     def _row_zero(self) -> AccuracyMatrix:
         """An empty matrix with the zero-shot row, tested or taken from an earlier run."""
@@ -202,7 +236,7 @@ class SequenceRunner:
             self.method.eval()
             self.method.end_task(spec, data)
         check_ended(self.method, spec.name)
-        if trainable:
+        if trainable and self.world.leads:
             self.recorder.ranks.measure(task + 1, self.model)
         self.recorder.task_learned(self.method, trainable, data.reference_used)
 
@@ -218,9 +252,15 @@ class SequenceRunner:
             seed=self.settings.seed,
             augmentation=train.augmentation,
             start=done,
+            share=(self.world.rank, self.world.size),
         )
-        log = self.directory.log
-        losses = LossCallback(self.reporter, lambda v: self._log_losses(task, v), log, total)
+        losses = LossCallback(
+            self.reporter,
+            lambda values: self._log_losses(task, values),
+            self._log,
+            total,
+            world=self.world,
+        )
         steps = StepCheckpoints(
             self.settings.checkpoint_every,
             self.stop,
@@ -228,18 +268,24 @@ class SequenceRunner:
             total,
             lambda step, state: self._checkpoint(Position(task, step), state),
             resumed,
+            self.world,
         )
         module = TrainingModule(self.method, prompts, train, name).train()
         self.reporter.training(task, total - done)
         relief = f"train.batch_size (now {train.batch_size})"
         with (
             self.recorder.stopwatch.measure("training"),
-            explained(f"training on {name}", relief, self.method, log),
+            explained(f"training on {name}", relief, self.method, self._log),
             interruptible(self.stop),
         ):
             folder, limit = self.directory.path, total - done
             trainer = make_trainer(
-                self.settings, self.device, folder, [losses, steps], max_steps=limit
+                self.settings,
+                self.device,
+                folder,
+                [losses, steps],
+                self.world,
+                max_steps=limit,
             )
             trainer.fit(module, loader)
         if losses.steps < total:
@@ -248,7 +294,13 @@ class SequenceRunner:
         self.method.zero_grad(set_to_none=True)
         self.method.to(self.device)
 
+    def _log(self, text: str) -> None:
+        if self.world.leads:
+            self.directory.log(text)
+
     def _log_losses(self, task: int, values: Mapping[str, Any]) -> None:
+        if not self.world.leads:
+            return
         self.directory.record({"task": task + 1, **values})
         step = self.recorder.steps + values["step"]
         self.trackers.losses(step, {k: v for k, v in values.items() if k != "step"})
@@ -288,6 +340,8 @@ class SequenceRunner:
 
     def _checkpoint(self, position: Position, training: Mapping[str, Any] | None) -> None:
         """Save method, counts and, within a task, the trainer's state."""
+        if not self.world.leads:
+            return
         self.directory.require()
         self.directory.sync_records()
         if training is not None:
@@ -315,7 +369,7 @@ class SequenceRunner:
         relief = f"train.batch_size (now {self.settings.train.batch_size})"
         with (
             self.recorder.stopwatch.measure("overhead"),
-            explained(activity, relief, self.method, self.directory.log),
+            explained(activity, relief, self.method, self._log),
         ):
             yield
 

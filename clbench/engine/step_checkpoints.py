@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from clbench.core.settings import CheckpointSettings
 from clbench.engine import randomness
 from clbench.engine.callbacks import LossCallback
 from clbench.engine.stopping import StopRequest
+from clbench.engine.world import ALONE, World
 
 State = Mapping[str, Any]
 
@@ -27,6 +29,7 @@ class StepCheckpoints(pl.Callback):
         total: optimizer steps of the task.
         save: receives the steps done and the state of the trainer.
         resumed: the state to go on from.
+        world: the processes that train together; they stop after the same step.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class StepCheckpoints(pl.Callback):
         total: int,
         save: Callable[[int, State], None],
         resumed: State | None,
+        world: World = ALONE,
     ) -> None:
         self._every = every
         self._stop = stop
@@ -44,6 +48,7 @@ class StepCheckpoints(pl.Callback):
         self._total = total
         self._save = save
         self._resumed = resumed
+        self._world = world
         self._saved_at = time.monotonic()
         if resumed is not None:
             losses.load_state(resumed["losses"])
@@ -73,12 +78,13 @@ class StepCheckpoints(pl.Callback):
         step = self._losses.steps
         if step >= self._total:
             return  # the task is about to be finished and saved as a whole
-        stopping = self._stop.signum is not None
+        stopping = self._world.any(self._stop.signum is not None, pl_module.device)
         if stopping or self._due(step):
             self._losses.require_finite(trainer)
             self._save(step, trainer_state(trainer) | {"losses": self._losses.state()})
             self._saved_at = time.monotonic()
         if stopping:
+            self._stop.signum = self._stop.signum or signal.SIGTERM  # another process got it
             trainer.should_stop = True
 
     def _due(self, step: int) -> bool:

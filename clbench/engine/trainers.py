@@ -13,10 +13,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import RunSettings
 from clbench.engine.stopping import StopRequest
+from clbench.engine.world import ALONE, World
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -26,6 +28,7 @@ def make_trainer(
     device: torch.device,
     folder: Path,
     callbacks: list[pl.Callback],
+    world: World = ALONE,
     **options: Any,
 ) -> pl.Trainer:
     """A trainer for one task or one test.
@@ -35,11 +38,14 @@ def make_trainer(
         device: where to compute.
         folder: Lightning's default folder; nothing is written there.
         callbacks: in the order they are called.
+        world: the processes that train together.
         **options: further arguments of `Trainer`.
     """
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        devices=world.size,
+        strategy="auto" if world.size == 1 else DDPStrategy(broadcast_buffers=False),
+        use_distributed_sampler=False,
         precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
         callbacks=callbacks,
         logger=False,
