@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -141,6 +142,19 @@ def command_line(plan: Plan) -> dict[str, Any]:
     return {"seconds": times}
 
 
+def embedded(plan: Plan) -> dict[str, Any]:
+    """The whole embedded benchmark, from the command line to the last table."""
+    script = Path(sys.executable).with_name("clbench")
+
+    def run() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [script, "run", "--method", "nusa", "--benchmark", "mini", "--quiet"]
+            subprocess.run([*command, "--runs-dir", folder], check=True, capture_output=True)
+
+    (times,) = alternate([run], 2, plan.device, warmup=0)
+    return {"seconds": times}
+
+
 def growing(plan: Plan) -> dict[str, Any]:
     """How cost grows."""
     device = plan.device
@@ -164,6 +178,7 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "scoring": scoring,
     "reading": reading,
     "help": command_line,
+    "mini": embedded,
     "growth": growing,
 }
 
