@@ -90,7 +90,11 @@ def page_html(
                 "group": group,
                 "benchmark": group.results[0].benchmark.name,
                 "labels": list(grids["methods"]),
-                "tables": [page_table(d) for d in group_tables(group, comparisons, deviation)],
+                "tables": [
+                    page_table(document)
+                    for document in group_tables(group, comparisons, deviation)
+                    if document.grid.rows
+                ],
                 "figures": _figures(number, drawn[group.name]),
                 "runs": provenance(group),
             }
