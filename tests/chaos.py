@@ -160,8 +160,8 @@ def disturb(chain: Chain, folder: Path, expected: dict[str, Any], seconds: float
     chain.differences += [f"{f.what}: {f.text}" for f in verify(run) if not f.sound]
 
 
-def kill_runs(methods: list[str], folder: Path, wanted: int) -> list[Chain]:
-    """All chains of all methods; `wanted` kills per method at least."""
+def kill_runs(methods: list[str], folder: Path, wanted: int, out: Path) -> list[Chain]:
+    """All chains of all methods; `wanted` kills per method at least, reported after every chain."""
     chains: list[Chain] = []
     (folder / "data").mkdir()
     for method in methods:
@@ -187,6 +187,7 @@ def kill_runs(methods: list[str], folder: Path, wanted: int) -> list[Chain]:
                 f"{chain.lost} results lost, {verdict} ({time.monotonic() - began:.0f} s)",
                 flush=True,
             )
+            report(chains, out)
             shutil.rmtree(folder / method)
             (folder / method).mkdir()
     return chains
@@ -230,7 +231,6 @@ def report(chains: list[Chain], out: Path) -> int:
         "",
     ]
     write_atomic(out / "README.md", "\n".join(lines))
-    print(lines[2])
     return len(failed)
 
 
@@ -243,8 +243,10 @@ def main() -> None:
     options = parser.parse_args()
     names = registry.method_names() if options.methods == "all" else options.methods.split(",")
     with tempfile.TemporaryDirectory(prefix="clbench-chaos-") as folder:
-        chains = kill_runs(names, Path(folder), options.kills)
-    sys.exit(1 if report(chains, options.out) else 0)
+        chains = kill_runs(names, Path(folder), options.kills, options.out)
+    failed = report(chains, options.out)
+    print((options.out / "README.md").read_text().splitlines()[2])
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":
