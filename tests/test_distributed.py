@@ -85,7 +85,8 @@ def test_two_processes_give_the_numbers_of_one_also_when_restarted_within_a_task
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 143
+    process.communicate(timeout=120)
+    assert process.returncode == 143
     (folder,) = cut.glob("mini/*/*")
     assert CheckpointStore(folder).positions()
     resumed, again = finished(start(cut, method, 2, *options), cut)

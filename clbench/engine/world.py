@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -153,7 +154,7 @@ def _joined(environment: dict[str, str], device: torch.device) -> Iterator[None]
     rank, size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     try:
-        store = dist.TCPStore(address, port, size, rank == 0, timeout=START)
+        store = _meet(address, port, size, rank)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
         yield
     finally:
@@ -164,3 +165,19 @@ def _joined(environment: dict[str, str], device: torch.device) -> Iterator[None]
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def _meet(address: str, port: int, size: int, rank: int) -> Any:
+    """The store through which the processes find each other.
+
+    Raises:
+        ClbenchError: one of them did not come.
+    """
+    try:
+        store: Any = dist.TCPStore  # type: ignore[attr-defined]
+        return store(address, port, size, rank == 0, timeout=START)
+    except RuntimeError as error:
+        raise ClbenchError(
+            f"the {size} processes of devices={size} did not find each other: what went wrong "
+            "stands in log-1.txt of the run directory"
+        ) from error

@@ -66,7 +66,7 @@ def test_eleven_tasks_fit_with_all_their_numbers(width: int) -> None:
     assert len(lines) == 13
     assert lines[0].split()[1:4] == ["Aircr", "Calte", "CIFAR"]
     for line, row in zip(lines[1:], matrix.values, strict=True):
-            assert line.split()[1:] == [percent(value) for value in row]
+        assert line.split()[1:] == [percent(value) for value in row]
 
 
 def test_long_sequences_are_thinned_and_say_so() -> None:
