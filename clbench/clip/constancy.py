@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
-from itertools import chain
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ Version = tuple[tuple[int, int, int], ...]
 def version(modules: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> Version | None:
     """What changes whenever a weight does: in place, by another tensor, or by a move.
 
+    Free of any reading, so that every step can ask. Edits through ``.data`` are not counted by
+    PyTorch; `contents` sees them.
+
     Args:
         modules: their parameters and buffers are looked at.
         tensors: further tensors.
@@ -27,11 +29,29 @@ def version(modules: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> Ver
         A value to compare with others of the same process; None where PyTorch does not count
         changes, which is so for tensors made in inference mode.
     """
-    inside = (chain(module.parameters(), module.buffers()) for module in modules)
-    everything = [*chain.from_iterable(inside), *tensors]
+    everything = [*_tensors_of(modules), *tensors]
     if any(tensor.is_inference() for tensor in everything):
         return None
     return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in everything)
+
+
+def contents(modules: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> tuple[int, ...]:
+    """The `bit_sums` of the same tensors: one pass over the weights, for use once per task."""
+    return tuple(bit_sums([*_tensors_of(modules), *tensors]).tolist())
+
+
+def bit_sums(tensors: Sequence[Tensor]) -> Tensor:
+    """``(N,)`` int64: the sum of each tensor's bits read as whole numbers."""
+    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = [
+        tensor.detach()
+        .contiguous()
+        .view(-1)
+        .view(words[tensor.element_size()])
+        .sum(dtype=torch.int64)
+        for tensor in tensors
+    ]
+    return torch.stack(sums) if sums else torch.zeros(0, dtype=torch.int64)
 
 
 def is_function_of_weights(modules: Iterable[nn.Module]) -> bool:
@@ -58,6 +78,12 @@ def numerics(device: torch.device) -> tuple[Hashable, ...]:
     kind = device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return autocast, torch.is_inference_mode_enabled()
+
+
+def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
+    for module in modules:
+        yield from module.parameters()
+        yield from module.buffers()
 
 
 class Memo:

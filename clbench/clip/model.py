@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from clbench.clip.activation import QuickGELU
 from clbench.clip.architecture import check_towers
 from clbench.clip.attention import PROJECTIONS, SplitAttention, packed_state_dict
-from clbench.clip.constancy import Memo, is_function_of_weights, numerics, version
+from clbench.clip.constancy import Memo, contents, is_function_of_weights, numerics, version
 from clbench.clip.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.clip.tokenizer import TextTokenizer
 from clbench.core.errors import ClbenchError, unknown_name
@@ -77,6 +77,7 @@ class CLIP(nn.Module):
                 block.mlp.gelu = QuickGELU()
         self.logit_scale.requires_grad = False
         self._memo = Memo(REMEMBERED)
+        self._text_contents: tuple[int, ...] = ()
         self._frozen = 0
 
     @property
@@ -217,6 +218,10 @@ class CLIP(nn.Module):
         """
         if not self._frozen and self._text_is_constant():
             self._memo.renew(version(self._text_modules(), self._text_parameters()))
+            before = self._text_contents
+            self._text_contents = contents(self._text_modules(), self._text_parameters())
+            if self._text_contents != before:
+                self._memo.clear()  # an edit that PyTorch does not count
         self._frozen += 1
         try:
             yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.constancy import bit_sums
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method, method_name
 
@@ -22,7 +23,7 @@ class FrozenWeights:
         self._method = method
         frozen = [(n, p) for n, p in method.model.named_parameters() if not p.requires_grad]
         self._names = [name for name, _ in frozen]
-        self._sums = _bit_sums([parameter for _, parameter in frozen])
+        self._sums = bit_sums([parameter for _, parameter in frozen])
 
     def check(self, task: str) -> None:
         """Compare with the weights as they are now.
@@ -33,7 +34,7 @@ class FrozenWeights:
         now = dict(self._method.model.named_parameters())
         if missing := [name for name in self._names if name not in now]:
             raise _broken(self._method, f"removed {missing[0]} while training on {task}")
-        changed = _bit_sums([now[name] for name in self._names]) != self._sums
+        changed = bit_sums([now[name] for name in self._names]) != self._sums
         if changed.any():
             first = self._names[int(changed.nonzero()[0])]
             raise _broken(
@@ -76,16 +77,6 @@ def check_ended(method: nn.Module, task: str) -> None:
 def finite_scores(logits: Tensor) -> Tensor:
     """Whether every image has a best class, ``()`` bool on the device: minus infinity may mask."""
     return torch.isfinite(logits.amax(dim=-1)).all()
-
-
-def _bit_sums(weights: list[nn.Parameter]) -> Tensor:
-    """``(N,)`` int64: the sum of each weight's bits read as whole numbers."""
-    words = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    sums = [
-        w.detach().contiguous().view(-1).view(words[w.element_size()]).sum(dtype=torch.int64)
-        for w in weights
-    ]
-    return torch.stack(sums) if sums else torch.zeros(0, dtype=torch.int64)
 
 
 def _broken(method: Method, what: str) -> ClbenchError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from clbench.clip.constancy import Version, is_function_of_weights, version
+from clbench.clip.constancy import Version, contents, is_function_of_weights, version
 from clbench.clip.model import CLIP
 from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
@@ -21,6 +21,9 @@ from clbench.engine.progress import Reporter
 from clbench.engine.step_checkpoints import StopInTest
 from clbench.engine.stopping import StopRequest
 from clbench.engine.trainers import interruptible, make_trainer
+
+State = tuple[Version, tuple[int, ...]]
+"""Versions and contents of weights."""
 
 
 class RowTester:
@@ -50,11 +53,11 @@ class RowTester:
         self.method = method
         self.folder = folder
         self.log = log
-        self._last: tuple[Version, int, CorrectRow] | None = None
+        self._last: tuple[State, int, CorrectRow] | None = None
 
     def remember(self, learned: int, row: CorrectRow) -> None:
         """Note a row of the model as it is now: while it stays so, its cells are not tested."""
-        current = self._version()
+        current = self._state()
         self._last = None if current is None else (current, learned, row)
 
     def zero_shot(self, reporter: Reporter, stop: StopRequest) -> CorrectRow:
@@ -72,16 +75,17 @@ class RowTester:
         self.remember(learned, row)
         return row
 
-    def _version(self) -> Version | None:
+    def _state(self) -> State | None:
         """The state of all that decides the answers; None where that could be anything."""
         method = self.method
         if type(method).classify is not Method.classify or not is_function_of_weights([self.model]):
             return None
-        return version([self.model])
+        current = version([self.model])
+        return None if current is None else (current, contents([self.model]))
 
     def _known(self, learned: int) -> CorrectRow:
         """Cells of the last row whose model and candidates are still the same."""
-        current = self._version()
+        current = self._state()
         if self._last is None or current is None or current != self._last[0]:
             return {}
         _, before, row = self._last

@@ -97,6 +97,20 @@ def test_every_change_of_a_weight_is_noticed(clip: CLIP, change: Callable[[CLIP]
     torch.testing.assert_close(after[1], clip.encode_text(tokens))
 
 
+@torch.no_grad()
+def test_a_change_that_pytorch_does_not_count_is_noticed_by_the_next_evaluation(
+    clip: CLIP, encoded: list[int]
+) -> None:
+    with clip.frozen():
+        before = clip.class_features(CLASSES)
+    with clip.frozen():
+        assert clip.class_features(CLASSES) is before
+    clip.network.text_projection.data.neg_()
+    with clip.frozen():
+        torch.testing.assert_close(clip.class_features(CLASSES), -before)
+    assert encoded == [4, 4]
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_training_in_between_is_noticed(clip: CLIP, fused: bool) -> None:
     tokens = clip.tokenize(TEXTS)

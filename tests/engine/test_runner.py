@@ -28,6 +28,7 @@ from clbench.core.method import Method
 from clbench.core.result import RunResult
 from clbench.core.task import Setting, Task
 from clbench.datamodules.sequence import TaskSequence
+from clbench.engine import testing
 from clbench.engine.progress import QuietReporter
 from clbench.methods.finetune import Finetune
 from clbench.methods.zeroshot import ZeroShot
@@ -147,6 +148,38 @@ def test_zero_shot_rows_equal_a_plain_evaluation(
     np.testing.assert_allclose(result.matrix.values, [expected] * 4)
     assert result.accuracy.counts == (24, 24, 24)
     assert result.cost.steps == 0
+
+
+class MergesByHand(Method):
+    """Trains beside the model, and merges through ``.data``, which PyTorch does not count."""
+
+    name = "by-hand"
+    paper = "https://example.org"
+
+    def prepare(self, model: CLIP) -> None:
+        super().prepare(model)
+        self.shift = torch.nn.Parameter(torch.ones(()))
+
+    def loss(self, batch: Batch) -> Mapping[str, Tensor]:
+        return {"shift": self.shift.square()}
+
+    def end_task(self, task: Task, data: TaskData) -> None:
+        self.model.network.visual.proj.data.zero_()
+
+
+def test_a_merge_that_pytorch_does_not_count_is_tested_anew(
+    run: Callable[..., RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested: list[int] = []
+    make = testing.EvaluationModule
+
+    def noting(scorer, classify, benchmark, learned, tasks):
+        tested.append(learned)
+        return make(scorer, classify, benchmark, learned, tasks)
+
+    monkeypatch.setattr(testing, "EvaluationModule", noting)
+    run(MergesByHand())
+    assert tested == [0, 1]  # and from then on the model stays as it is
 
 
 def test_training_learns_and_counts_what_it_costs(run: Callable[..., RunResult]) -> None:
