@@ -13,6 +13,7 @@ from clbench import run_cli
 from clbench.command import command
 from clbench.core.errors import ClbenchError
 from clbench.data_cli import data_app
+from clbench.startup import leave, loading
 
 if TYPE_CHECKING:
     from clbench.core.result import RunResult
@@ -102,7 +103,8 @@ def run(
     quiet: Quiet = False,
 ) -> None:
     """Train and test one method on one benchmark. The same command resumes."""
-    from clbench import api
+    with loading():
+        from clbench import api
 
     result = api.run(
         method,
@@ -144,7 +146,8 @@ def compare(
     quiet: Quiet = False,
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
-    from clbench import api
+    with loading():
+        from clbench import api
     from clbench.report.rundir import collect
     from clbench.report.write import write_report
 
@@ -199,7 +202,8 @@ def report(
     """Make Markdown, CSV, LaTeX and HTML tables from finished runs, figures and a page."""
     if out is None and (figures or page):
         raise ClbenchError("--figures and --html write files: name a folder with --out")
-    from clbench import api
+    with loading():
+        from clbench import api
     from clbench.report.comparison import compare_methods
     from clbench.report.console import comparisons_console, published_console
     from clbench.report.write import write_report
@@ -400,7 +404,10 @@ def _console() -> Console:
 
 def main() -> None:
     """Entry point of the `clbench` command."""
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from clbench.command import command
 from clbench.core.errors import ClbenchError
+from clbench.startup import loading
 
 
 @command
@@ -22,7 +23,8 @@ def verify(
     ] = False,
 ) -> None:
     """Check that the files of runs agree with each other, and are what was written."""
-    from clbench import api
+    with loading():
+        from clbench import api
     from clbench.verify import verify as check
 
     failed = 0
@@ -47,7 +49,8 @@ def rerun(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
 ) -> None:
     """Repeat a run with the configuration in its result, and compare the numbers."""
-    from clbench import api
+    with loading():
+        from clbench import api
 
     result, differences = api.rerun(run, runs_dir=runs_dir, data_root=root, quiet=quiet)
     _line(f"{result.method.name} on {result.benchmark.name}, seed {result.seed}, repeated")

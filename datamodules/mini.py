@@ -28,7 +28,7 @@ from clbench.datamodules.sequence import TaskSequence
 VERSION = 1
 TRAIN_SIZE = 512
 TEST_SIZE = 400
-QUICK_TEST_SIZE = 64
+QUICK_TEST_SIZE = 32
 REFERENCE_POOL = 2000
 IMAGE_SIZE = 32
 
@@ -57,7 +57,7 @@ def tasks(
         name: name of the variant.
         data_root: folder of the image cache; the user's cache folder if None.
         workers: ignored, the images are in memory.
-        quick: test on 64 images per task.
+        quick: test on 32 images per task.
         image_size: side the backbone expects; must be 32.
 
     Raises:
@@ -106,7 +106,7 @@ def class_steps(
         name: name of the variant.
         data_root: as in `tasks`.
         workers: ignored, the images are in memory.
-        quick: test on 64 images per step.
+        quick: test on 32 images per step.
         image_size: side the backbone expects; must be 32.
 
     Raises:
