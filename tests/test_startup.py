@@ -1,0 +1,62 @@
+"""Commands end quickly, and do all that the end of a process has to do."""
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clbench.startup import loading
+
+
+def end(program: str, stdout: int | object = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
+    """Run a program that calls `leave`."""
+    source = f"from clbench.startup import leave\nimport atexit, sys, threading\n{program}"
+    return subprocess.run(
+        [sys.executable, "-c", source], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("code", [0, 2, 130])
+def test_what_was_printed_and_the_exit_code_arrive(code: int) -> None:
+    ended = end(f"print('x' * 100_000); sys.stderr.write('why'); leave({code})")
+    assert (ended.returncode, len(ended.stdout), ended.stderr) == (code, 100_001, "why")
+
+
+def test_exit_functions_run() -> None:
+    assert end("atexit.register(print, 'saved'); leave(0)").stdout == "saved\n"
+
+
+def test_threads_that_are_at_work_are_waited_for() -> None:
+    program = """
+def work():
+    threading.main_thread().join()
+    print('finished')
+threading.Thread(target=work).start()
+leave(3)
+"""
+    ended = end(program)
+    assert (ended.returncode, ended.stdout) == (3, "finished\n")
+
+
+def test_output_that_cannot_be_written_is_a_failure() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        assert end("print('lost'); leave(0)", stdout=full).returncode == 1
+
+
+def test_loading_leaves_the_collector_as_it_was() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ImportError), loading():
+        assert not gc.isenabled()
+        raise ImportError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with loading():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
