@@ -122,11 +122,12 @@ def has_bfloat16_units(device: torch.device) -> bool:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated."""
+    """Bytes that this process may hold at most, those it holds already included."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     with suppress(OSError, StopIteration):
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         line = next(line for line in lines if line.startswith("MemAvailable"))
-        return int(line.split()[1]) * 1024
+        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+        return int(line.split()[1]) * 1024 + resident * os.sysconf("SC_PAGE_SIZE")
     return 2**62
