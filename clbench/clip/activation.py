@@ -38,6 +38,6 @@ class _QuickGELU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         # d/dx silu(a x) / a = silu'(a x)
-        result = x * SLOPE
+        result: Tensor = x * SLOPE
         torch.ops.aten.silu_backward.grad_input(gradient, result, grad_input=result)
         return result
