@@ -107,13 +107,7 @@ class SequenceRunner:
         self.directory.log(f"{provenance.timestamp()} {self._title()}, {where}")
         result: RunResult | None = None
         try:
-            with (
-                self.stop,
-                quiet_libraries(),
-                exact_kernels(self.settings.deterministic),
-                freed_memory_kept(self.device),
-                compiled(self.model, self.settings.compile, self.reporter.note),
-            ):
+            with self._surroundings():
                 result = self._run(resume)
         finally:
             self.reporter.end()
@@ -126,6 +120,12 @@ class SequenceRunner:
         place = self.world.follow([0, 0], self.device)
         resume = None if place[0] < 0 else resume_at(self.directory, Position(*place))
         self.world.wait()
+        with self._surroundings():
+            self._train_along(resume)
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """What holds while a process trains: signals, kernels, memory, compiled blocks."""
         with (
             self.stop,
             quiet_libraries(),
@@ -133,7 +133,7 @@ class SequenceRunner:
             freed_memory_kept(self.device),
             compiled(self.model, self.settings.compile, self.reporter.note),
         ):
-            self._train_along(resume)
+            yield
 
     def _resume(self) -> Resume | None:
         """What to go on from, after a look at whether it is the same run."""
