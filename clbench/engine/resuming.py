@@ -11,7 +11,12 @@ import numpy as np
 from clbench.core.errors import ClbenchError
 from clbench.core.matrix import AccuracyMatrix
 from clbench.core.result import RunResult
-from clbench.engine.checkpoints import Checkpoint, DamagedCheckpointError, Position
+from clbench.engine.checkpoints import (
+    Checkpoint,
+    CheckpointStore,
+    DamagedCheckpointError,
+    Position,
+)
 from clbench.engine.rundir import RunDirectory
 
 SAME_MACHINE = ("packages", "processor", "instructions", "threads", "device", "cuda")
@@ -85,14 +90,10 @@ def find_resume(directory: RunDirectory, note: Callable[[str], None]) -> Resume 
         if position.start.learned > result.matrix.learned + (0 if position.step else 1):
             continue  # its result was lost, so it cannot be told what it belongs to
         try:
-            checkpoint = store.load(position)
-            within = position.step and position.learned
-            start = store.load(position.start) if within else None
+            return _load(result, store, position)
         except DamagedCheckpointError as error:
             note(f"damaged checkpoint passed over: {error}")
             damaged = True
-            continue
-        return Resume(result, checkpoint, start)
     if result.matrix.learned or damaged:
         note(f"no checkpoint of {directory.path} is readable: starting anew")
     return None
@@ -105,16 +106,23 @@ def resume_at(directory: RunDirectory, position: Position) -> Resume:
         ClbenchError: the checkpoint is damaged.
     """
     result = directory.result()
-    store = directory.checkpoints
-    try:
-        checkpoint = store.load(position)
-        within = position.step and position.learned
-        start = store.load(position.start) if within else None
-    except DamagedCheckpointError as error:
-        raise ClbenchError(str(error)) from error
     if result is None:
         raise ClbenchError(f"the result in {directory.path} vanished: run again")
-    return Resume(result, checkpoint, start)
+    try:
+        return _load(result, directory.checkpoints, position)
+    except DamagedCheckpointError as error:
+        raise ClbenchError(str(error)) from error
+
+
+def _load(result: RunResult, store: CheckpointStore, position: Position) -> Resume:
+    """The checkpoint and, within a task, the one of its start.
+
+    Raises:
+        DamagedCheckpointError: one of them is.
+    """
+    within = position.step and position.learned
+    checkpoint = store.load(position)
+    return Resume(result, checkpoint, store.load(position.start) if within else None)
 
 
 def differences(result: RunResult, now: dict[str, Any]) -> list[str]:
