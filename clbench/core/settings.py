@@ -170,7 +170,7 @@ class RunSettings(Settings):
         indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
         indifferent |= {"checkpoint_every", "compile"}
         # Settings that came later leave the hash of older runs as it was unless they are used.
-        indifferent |= set() if self.deterministic else {"deterministic"}
-        indifferent |= {"devices"} if self.devices == 1 else set()
+        fields, later = type(self).model_fields, ("deterministic", "devices")
+        indifferent |= {name for name in later if getattr(self, name) == fields[name].default}
         decisive = self.model_dump(mode="json", exclude=indifferent)
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
