@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,31 +13,27 @@ KNOWN = ("torch.nn.", "open_clip.", "clbench.clip.")
 """Packages whose modules compute a function of their input, tensors and training mode."""
 
 Version = tuple[tuple[int, int, int], ...]
+Contents = tuple[int, ...]
 
 
-def version(modules: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> Version | None:
+def version(tensors: Sequence[Tensor]) -> Version | None:
     """What changes whenever a weight does: in place, by another tensor, or by a move.
 
     Free of any reading, so that every step can ask. Edits through ``.data`` are not counted by
     PyTorch; `contents` sees them.
 
-    Args:
-        modules: their parameters and buffers are looked at.
-        tensors: further tensors.
-
     Returns:
         A value to compare with others of the same process; None where PyTorch does not count
         changes, which is so for tensors made in inference mode.
     """
-    everything = [*_tensors_of(modules), *tensors]
-    if any(tensor.is_inference() for tensor in everything):
+    if any(tensor.is_inference() for tensor in tensors):
         return None
-    return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in everything)
+    return tuple((id(tensor), tensor.data_ptr(), tensor._version) for tensor in tensors)
 
 
-def contents(modules: Iterable[nn.Module], tensors: Iterable[Tensor] = ()) -> tuple[int, ...]:
-    """The `bit_sums` of the same tensors: one pass over the weights, for use once per task."""
-    return tuple(bit_sums([*_tensors_of(modules), *tensors]).tolist())
+def contents(tensors: Sequence[Tensor]) -> Contents:
+    """The `bit_sums`, to be compared: one pass over the weights, for use once per task."""
+    return tuple(bit_sums(tensors).tolist())
 
 
 def bit_sums(tensors: Sequence[Tensor]) -> Tensor:
@@ -78,12 +74,6 @@ def numerics(device: torch.device) -> tuple[Hashable, ...]:
     kind = device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return autocast, torch.is_inference_mode_enabled()
-
-
-def _tensors_of(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
-    for module in modules:
-        yield from module.parameters()
-        yield from module.buffers()
 
 
 class Memo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Literal, cast
 
 import open_clip
@@ -16,7 +17,14 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from clbench.clip.activation import QuickGELU
 from clbench.clip.architecture import check_towers
 from clbench.clip.attention import PROJECTIONS, SplitAttention, packed_state_dict
-from clbench.clip.constancy import Memo, contents, is_function_of_weights, numerics, version
+from clbench.clip.constancy import (
+    Contents,
+    Memo,
+    contents,
+    is_function_of_weights,
+    numerics,
+    version,
+)
 from clbench.clip.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.clip.tokenizer import TextTokenizer
 from clbench.core.errors import ClbenchError, unknown_name
@@ -77,7 +85,7 @@ class CLIP(nn.Module):
                 block.mlp.gelu = QuickGELU()
         self.logit_scale.requires_grad = False
         self._memo = Memo(REMEMBERED)
-        self._text_contents: tuple[int, ...] = ()
+        self._text_contents: Contents = ()
         self._frozen = 0
 
     @property
@@ -217,9 +225,9 @@ class CLIP(nn.Module):
         when the outermost block ends, unless nothing in the text encoder is trained.
         """
         if not self._frozen and self._text_is_constant():
-            self._memo.renew(version(self._text_modules(), self._text_parameters()))
-            before = self._text_contents
-            self._text_contents = contents(self._text_modules(), self._text_parameters())
+            tensors = self._text_tensors()
+            self._memo.renew(version(tensors))
+            before, self._text_contents = self._text_contents, contents(tensors)
             if self._text_contents != before:
                 self._memo.clear()  # an edit that PyTorch does not count
         self._frozen += 1
@@ -320,6 +328,11 @@ class CLIP(nn.Module):
         if self._text_path == "network":
             yield from self.network.parameters(recurse=False)
 
+    def _text_tensors(self) -> list[Tensor]:
+        """All that the text encoder computes with besides texts."""
+        buffers = chain.from_iterable(part.buffers() for part in self._text_modules())
+        return [*self._text_parameters(), *buffers]
+
     def _text_is_constant(self) -> bool:
         """Whether texts have the same features until a weight is changed by hand.
 
@@ -335,7 +348,7 @@ class CLIP(nn.Module):
     def _remembered(self, key: object, owner: object, compute: Callable[[], Tensor]) -> Tensor:
         """A result of the text encoder, computed once per state of its weights."""
         if not self._frozen:
-            self._memo.renew(version(self._text_modules(), self._text_parameters()))
+            self._memo.renew(version(self._text_tensors()))
         return self._memo.get((key, *numerics(self.device)), owner, compute)
 
     def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from clbench.clip.constancy import Version, contents, is_function_of_weights, version
+from clbench.clip.constancy import Contents, Version, contents, is_function_of_weights, version
 from clbench.clip.model import CLIP
 from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
@@ -21,9 +21,6 @@ from clbench.engine.progress import Reporter
 from clbench.engine.step_checkpoints import StopInTest
 from clbench.engine.stopping import StopRequest
 from clbench.engine.trainers import interruptible, make_trainer
-
-State = tuple[Version, tuple[int, ...]]
-"""Versions and contents of weights."""
 
 
 class RowTester:
@@ -53,12 +50,12 @@ class RowTester:
         self.method = method
         self.folder = folder
         self.log = log
-        self._last: tuple[State, int, CorrectRow] | None = None
+        self._last: tuple[Version, Contents, int, CorrectRow] | None = None
 
     def remember(self, learned: int, row: CorrectRow) -> None:
         """Note a row of the model as it is now: while it stays so, its cells are not tested."""
-        current = self._state()
-        self._last = None if current is None else (current, learned, row)
+        current = self._version()
+        self._last = None if current is None else (current, self._contents(), learned, row)
 
     def zero_shot(self, reporter: Reporter, stop: StopRequest) -> CorrectRow:
         """The row of the model before any training."""
@@ -75,20 +72,27 @@ class RowTester:
         self.remember(learned, row)
         return row
 
-    def _state(self) -> State | None:
+    def _version(self) -> Version | None:
         """The state of all that decides the answers; None where that could be anything."""
         method = self.method
         if type(method).classify is not Method.classify or not is_function_of_weights([self.model]):
             return None
-        current = version([self.model])
-        return None if current is None else (current, contents([self.model]))
+        return version(self._tensors())
+
+    def _contents(self) -> Contents:
+        """By which edits of weights are seen that PyTorch does not count."""
+        return contents(self._tensors())
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.model.parameters(), *self.model.buffers()]
 
     def _known(self, learned: int) -> CorrectRow:
         """Cells of the last row whose model and candidates are still the same."""
-        current = self._state()
-        if self._last is None or current is None or current != self._last[0]:
+        if self._last is None:
             return {}
-        _, before, row = self._last
+        last_version, last_contents, before, row = self._last
+        if self._version() != last_version or self._contents() != last_contents:
+            return {}
         benchmark = self.sequence.benchmark
         return {
             task.name: row[task.name]
