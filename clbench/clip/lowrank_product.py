@@ -68,7 +68,8 @@ class _Product(torch.autograd.Function):
         kept: Tensor | None,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        mask = None if kept is None else _as_numbers(kept.view(rows.shape), rows.dtype)
+        kept = None if kept is None else kept.view(rows.shape)
+        mask = None if kept is None else _as_numbers(kept, rows.dtype)
         z = F.linear(rows if mask is None else rows * mask, down)
         t = z if core is None else F.linear(z, core)
         y = F.linear(rows, weight, bias)
@@ -122,15 +123,14 @@ class _Packed(NamedTuple):
 
     @classmethod
     def of(cls, mask: Tensor) -> _Packed:
-        rows = mask.reshape(-1, mask.shape[-1])
-        if rows.is_cuda:
-            return cls(rows, rows.shape)
-        return cls(np.packbits(rows.numpy()), rows.shape)
+        if mask.device.type != "cpu":
+            return cls(mask, mask.shape)
+        return cls(np.packbits(mask.numpy()), mask.shape)
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """The mask as it was, ``(rows, in)``, as zeros and ones."""
         if isinstance(self.bits, Tensor):
-            return self.bits.to(dtype)
+            return _as_numbers(self.bits, dtype)
         count = self.shape.numel()
         return torch.from_numpy(np.unpackbits(self.bits, count=count)).view(self.shape).to(dtype)
 
