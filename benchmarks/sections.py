@@ -133,23 +133,16 @@ def reading(plan: Plan) -> dict[str, Any]:
 
 def command_line(plan: Plan) -> dict[str, Any]:
     """`clbench --help`, in processes of its own."""
-    script = Path(sys.executable).with_name("clbench")
-
-    def show_help() -> None:
-        subprocess.run([script, "--help"], check=True, capture_output=True)
-
-    (times,) = alternate([show_help], 2 * plan.repeats, plan.device)
+    (times,) = alternate([lambda: _clbench("--help")], 2 * plan.repeats, plan.device)
     return {"seconds": times}
 
 
 def embedded(plan: Plan) -> dict[str, Any]:
     """The whole embedded benchmark, from the command line to the last table."""
-    script = Path(sys.executable).with_name("clbench")
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
-            command = [script, "run", "--method", "nusa", "--benchmark", "mini", "--quiet"]
-            subprocess.run([*command, "--runs-dir", folder], check=True, capture_output=True)
+            _clbench("run", "--method", "nusa", "--benchmark", "mini", "-q", "--runs-dir", folder)
 
     (times,) = alternate([run], 2, plan.device, warmup=0)
     return {"seconds": times}
@@ -216,6 +209,12 @@ def _addmm_operations(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
     """The counter knows `addmm`, but not the form that adds in place."""
     (rows, inner), (_, columns) = shapes[1], shapes[2]
     return int(2 * rows * inner * columns)
+
+
+def _clbench(*arguments: str) -> None:
+    """Run the command beside this interpreter."""
+    script = Path(sys.executable).with_name("clbench")
+    subprocess.run([script, *arguments], check=True, capture_output=True)
 
 
 def stamp() -> str:
