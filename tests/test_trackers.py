@@ -94,7 +94,7 @@ def test_a_dashboard_is_specified_offline(quick_runs: Path, tmp_path: Path) -> N
     out = tmp_path / "spec.json"
     outcome = invoke("dashboard", "--entity", "team", quick_runs / "mini", "--out", out)
     assert outcome.exit_code == 0, outcome.output
-    assert "what would be sent" in outcome.output
+    assert f"what would be sent is in {out}" in outcome.output
     assert "accuracy/textures" in out.read_text()
 
 
