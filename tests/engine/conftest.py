@@ -16,6 +16,7 @@ from clbench.core.task import Benchmark, Setting
 from clbench.core.tracker import Tracker
 from clbench.datamodules.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
+from clbench.engine import testing
 from clbench.engine.progress import QuietReporter, Reporter
 from clbench.engine.rundir import RunDirectory, run_path
 from clbench.engine.runner import SequenceRunner
@@ -79,6 +80,20 @@ def run(
             return runner.run(trackers)
 
     return start
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
+    """Every test that is made: how many tasks were learned, and the tasks that are tested."""
+    tests: list[tuple[int, list[int]]] = []
+    make = testing.EvaluationModule
+
+    def noting(scorer, classify, benchmark, learned, tasks):
+        tests.append((learned, tasks))
+        return make(scorer, classify, benchmark, learned, tasks)
+
+    monkeypatch.setattr(testing, "EvaluationModule", noting)
+    return tests
 
 
 @pytest.fixture

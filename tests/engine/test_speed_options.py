@@ -8,25 +8,11 @@ import torch
 
 from clbench import api
 from clbench.core.settings import RunSettings
-from clbench.engine import allocator, compiling, testing
+from clbench.engine import allocator, compiling
 from clbench.engine.allocator import freed_memory_kept
 from clbench.engine.compiling import compiled
 
 QUICK = {"train.steps": 2}
-
-
-@pytest.fixture
-def tested(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """The tasks of every test that is made."""
-    tests: list[list[int]] = []
-    make = testing.EvaluationModule
-
-    def counting(scorer, classify, benchmark, learned, tasks):
-        tests.append(tasks)
-        return make(scorer, classify, benchmark, learned, tasks)
-
-    monkeypatch.setattr(testing, "EvaluationModule", counting)
-    return tests
 
 
 def run(tmp_path, method: str, benchmark: str = "mini", **settings):
@@ -37,7 +23,7 @@ def run(tmp_path, method: str, benchmark: str = "mini", **settings):
 
 def test_zero_shot_is_tested_once(tmp_path, tested):
     result = run(tmp_path, "zeroshot")
-    assert tested == [list(range(11))]
+    assert tested == [(0, list(range(11)))]
     assert (result.matrix.values == result.matrix.values[0]).all()
 
 
@@ -50,13 +36,13 @@ def test_zero_shot_is_not_tested_where_an_earlier_run_has_its_row(tmp_path, test
 
 def test_class_incremental_rows_have_other_candidates_each_time(tmp_path, tested):
     run(tmp_path, "zeroshot", "mini-cil-10step")
-    assert tested == [list(range(t)) for t in range(1, 11)]
+    assert tested == [(t, list(range(t))) for t in range(1, 11)]
 
 
 @pytest.mark.slow
 def test_methods_that_train_are_tested_after_every_task(tmp_path, tested):
     run(tmp_path, "lora")
-    assert tested == [list(range(11))] * 12
+    assert tested == [(learned, list(range(11))) for learned in range(12)]
 
 
 @pytest.mark.slow
