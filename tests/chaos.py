@@ -65,6 +65,11 @@ class Chain:
     lost: int = 0
     differences: list[str] = field(default_factory=list)
 
+    @property
+    def ending(self) -> str:
+        """How it compares to the undisturbed run."""
+        return ", ".join(self.differences) or "bit-identical"
+
 
 def command(method: str, seed: int, folder: Path) -> list[str]:
     """The same for every start of a chain."""
@@ -181,26 +186,40 @@ def kill_runs(methods: list[str], folder: Path, wanted: int, out: Path) -> list[
             disturb(chain, place, outcome(twin), seconds)
             chains.append(chain)
             kills, seed = kills + len(chain.kills), seed + 1
-            verdict = ", ".join(chain.differences) or "bit-identical"
             print(
                 f"{method} seed {chain.seed}: {len(chain.kills)} kills, {chain.starts} starts, "
-                f"{chain.lost} results lost, {verdict} ({time.monotonic() - began:.0f} s)",
+                f"{chain.lost} results lost, {chain.ending} ({time.monotonic() - began:.0f} s)",
                 flush=True,
             )
-            report(chains, out)
+            write_report(chains, out)
             shutil.rmtree(folder / method)
             (folder / method).mkdir()
     return chains
 
 
-def report(chains: list[Chain], out: Path) -> int:
-    """Write ``outcome.json`` and ``README.md``; how many chains failed."""
+def failures(chains: list[Chain]) -> list[Chain]:
+    """The chains that lost a result or did not end like their undisturbed twins."""
+    return [chain for chain in chains if chain.differences or chain.lost]
+
+
+def verdict(chains: list[Chain]) -> str:
+    """The outcome in a sentence."""
+    methods, sound = len({c.method for c in chains}), len(chains) - len(failures(chains))
+    return (
+        f"{sum(len(c.kills) for c in chains)} SIGKILLs over {len(chains)} runs of {methods} "
+        f"methods on `mini --quick`; {sound} of {len(chains)} runs, started "
+        "again by the same command, ended bit-identical to their undisturbed twins; "
+        f"{sum(chain.lost for chain in chains)} results lost."
+    )
+
+
+def write_report(chains: list[Chain], out: Path) -> None:
+    """Write ``outcome.json`` and ``README.md``."""
     places = Counter(kill for chain in chains for kill in chain.kills)
-    failed = [chain for chain in chains if chain.differences or chain.lost]
     content = {
         "kills": sum(places.values()),
         "runs": len(chains),
-        "failed": len(failed),
+        "failed": len(failures(chains)),
         "places": dict(places.most_common()),
         "chains": [vars(chain) for chain in chains],
     }
@@ -208,10 +227,7 @@ def report(chains: list[Chain], out: Path) -> int:
     lines = [
         "# Kill test",
         "",
-        f"{content['kills']} SIGKILLs over {len(chains)} runs of {len({c.method for c in chains})} "
-        f"methods on `mini --quick`; {len(chains) - len(failed)} of {len(chains)} runs, started "
-        "again by the same command, ended bit-identical to their undisturbed twins; "
-        f"{sum(chain.lost for chain in chains)} results lost.",
+        verdict(chains),
         "",
         "Compared are final weights, method state, logged losses, accuracy matrix, metrics, the "
         "answer to every test image, steps and footprint. Each run has 11 tasks of 4 steps, saves "
@@ -219,11 +235,7 @@ def report(chains: list[Chain], out: Path) -> int:
         "",
         "| method | seed | kills | starts | outcome |",
         "|---|--:|--:|--:|---|",
-        *(
-            f"| {c.method} | {c.seed} | {len(c.kills)} | {c.starts} | "
-            f"{', '.join(c.differences) or 'bit-identical'} |"
-            for c in chains
-        ),
+        *(f"| {c.method} | {c.seed} | {len(c.kills)} | {c.starts} | {c.ending} |" for c in chains),
         "",
         "| where the kill hit | kills |",
         "|---|--:|",
@@ -231,7 +243,6 @@ def report(chains: list[Chain], out: Path) -> int:
         "",
     ]
     write_atomic(out / "README.md", "\n".join(lines))
-    return len(failed)
 
 
 def main() -> None:
@@ -244,9 +255,8 @@ def main() -> None:
     names = registry.method_names() if options.methods == "all" else options.methods.split(",")
     with tempfile.TemporaryDirectory(prefix="clbench-chaos-") as folder:
         chains = kill_runs(names, Path(folder), options.kills, options.out)
-    failed = report(chains, options.out)
-    print((options.out / "README.md").read_text().splitlines()[2])
-    sys.exit(1 if failed else 0)
+    print(verdict(chains))
+    sys.exit(1 if failures(chains) else 0)
 
 
 if __name__ == "__main__":
