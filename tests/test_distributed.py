@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import Sampler
 
 from clbench.core.errors import ClbenchError
@@ -37,8 +38,6 @@ def test_shares_are_the_batch() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
-    import torch
-
     settings = RunSettings.model_validate({"devices": 3, "train": {"batch_size": 32}})
     with (
         pytest.raises(ClbenchError, match="batch_size=32 cannot be shared by devices=3"),
