@@ -21,8 +21,9 @@ from clbench.datamodules.augment import RandomCrop, ResizeAndCrop, Transform
 from clbench.datamodules.catalog import class_texts
 from clbench.datamodules.decoded import Decoded
 from clbench.datamodules.decoded_file import DecodedFile
+from clbench.datamodules.fewshot import thinned
 from clbench.datamodules.inventory import require
-from clbench.datamodules.mtil import data_folder, official_splits, thinned
+from clbench.datamodules.mtil import QUICK_TEST_SIZE, data_folder, official_splits
 from clbench.datamodules.samples import Samples
 from clbench.datamodules.sequence import TaskSequence
 
@@ -97,7 +98,7 @@ def _step(file: DecodedFile, classes: NDArray[np.int64], *, thin: bool = False) 
     """The images of some classes, relabelled by the classes' places in the step."""
     indices, labels = step_indices(file.samples, classes)
     if thin:
-        kept = np.asarray(thinned(len(indices)))
+        kept = np.asarray(thinned(len(indices), QUICK_TEST_SIZE))
         indices, labels = indices[kept], labels[kept]
     return Decoded(file, indices, labels)
 

@@ -18,7 +18,7 @@ from filelock import FileLock
 from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.fewshot import few_shot_indices
+from clbench.datamodules.fewshot import few_shot_indices, thinned
 from clbench.datamodules.images import ImageTensors
 from clbench.datamodules.mini_domains import DOMAINS, TASKS
 from clbench.datamodules.mini_render import reference_pairs, render_split, renderer_hash
@@ -162,9 +162,7 @@ def _join(images: list[torch.Tensor]) -> ImageTensors:
 
 def _cut(test: ImageTensors, quick: bool) -> ImageTensors:
     """The test set, or for smoke runs every n-th image of it."""
-    if not quick:
-        return test
-    return test.subset(range(0, len(test), max(1, len(test) // QUICK_TEST_SIZE)))
+    return test.subset(thinned(len(test), QUICK_TEST_SIZE)) if quick else test
 
 
 def _check_size(image_size: int) -> None:

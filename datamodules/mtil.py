@@ -17,6 +17,7 @@ from clbench.core.task import Benchmark, Setting, Task
 from clbench.datamodules import readers
 from clbench.datamodules.catalog import CATALOG, class_texts
 from clbench.datamodules.decoded import Decoded
+from clbench.datamodules.fewshot import thinned
 from clbench.datamodules.inventory import require
 from clbench.datamodules.mini import default_cache
 from clbench.datamodules.samples import Contents, Samples
@@ -143,9 +144,4 @@ def decoded(samples: Samples, size: int, root: Path, name: str, *, quick: bool =
     """An image set under the test transform; for smoke runs every n-th image, not kept on disk."""
     if not quick:
         return Decoded.of(samples, size, root / "decoded", name)
-    return Decoded.of(samples.subset(thinned(len(samples))), size, None, name)
-
-
-def thinned(size: int) -> range:
-    """Indices of about 64 images out of `size`, evenly spread."""
-    return range(0, size, max(1, size // QUICK_TEST_SIZE))
+    return Decoded.of(samples.subset(thinned(len(samples), QUICK_TEST_SIZE)), size, None, name)
