@@ -39,6 +39,7 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("prompts", prompts, persistent=False)
         self.settings = settings
         self.task = task
+        self._trained: list[nn.Parameter] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
         images, labels = batch
@@ -60,15 +61,15 @@ class TrainingModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         # Fused optimizers do not count their changes, by which what depends on weights is renewed.
-        increment_version([p for p in self.parameters() if p.requires_grad])
+        increment_version(self._trained)
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
-        trained = [p for p in self.parameters() if p.requires_grad]
+        self._trained = [p for p in self.parameters() if p.requires_grad]
         steps = self.settings.steps_for(self.task)
         warmup = self.settings.warmup_steps(steps)
         optimizer = AdamW(
-            trained,
+            self._trained,
             lr=self.settings.lr_for(self.task),
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
