@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import io
-import time
 from typing import Any
 
 import torch
 
 from benchmarks.decompositions import weight_decompositions
-from benchmarks.machine import alternate, peak
+from benchmarks.machine import alternate, peak, seconds
 from benchmarks.setting import RandomTask, Size, build_model, random_images
 from benchmarks.steps import NUSA_LR, NuSASteps
 from clbench.clip.loading import load_clip
@@ -21,43 +21,64 @@ MINI = BackboneSettings(model="mini", weights="clbench.datamodules:mini_clip.saf
 
 
 def over_tasks(tasks: int, steps: int, device: torch.device) -> dict[str, Any]:
-    """Time and state of NuSA-CL, task after task, on the embedded CLIP."""
-    model = load_clip(MINI).to(device)
-    method = NuSA(rank=64)
-    method.prepare(model)
-    method.to(device)
-    texts = ClassTexts.from_templates(["arrow", "flag", "digit", "shape"], ["a {}."])
-    seconds, bytes_of_state, peaks = [], [], []
+    """Time and state of NuSA-CL, task after task, on the embedded CLIP.
+
+    Before each task a second model learns its first task once more, always from the same weights:
+    what both share is the pace of the machine.
+    """
+    sequence, control = _Learner(device), _Learner(device)
+    start = copy.deepcopy(control.model.state_dict())
+    first = control.data(0)
+    seconds_of_tasks, seconds_of_control, bytes_of_state, peaks = [], [], [], []
+    control.learn(first, steps)  # warms up
     for t in range(tasks):
-        data = RandomTask(model, texts, random_images(model, 32, t))
+        control.model.load_state_dict(start)
+        seconds_of_control.append(seconds(lambda: control.learn(first, steps), device))
+        data = sequence.data(t)
 
         def learn(data: RandomTask = data) -> None:
-            method.train()
-            method.begin_task(data.task, data)
-            trained = [p for p in method.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, fused=True)
-            batch = next(data.batches(32))
-            for _ in range(steps):
-                optimizer.zero_grad()
-                torch.stack([*method.loss(batch).values()]).sum().backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-            method.eval()
-            method.zero_grad(set_to_none=True)
-            method.end_task(data.task, data)
+            seconds_of_tasks.append(seconds(lambda: sequence.learn(data, steps), device))
 
-        started = time.perf_counter()
         peaks.append(peak(learn, device))
-        seconds.append(time.perf_counter() - started)
         file = io.BytesIO()
-        torch.save(method.state_dict(), file)
+        torch.save(sequence.method.state_dict(), file)
         bytes_of_state.append(file.tell())
     return {
         "tasks": tasks,
         "steps": steps,
-        "seconds": seconds,
+        "seconds": seconds_of_tasks,
+        "control_seconds": seconds_of_control,
         "state_bytes": bytes_of_state,
         "peak_bytes": peaks,
     }
+
+
+class _Learner:
+    """NuSA-CL on the embedded CLIP, and what the engine does with it in a task."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.model = load_clip(MINI).to(device)
+        self.method = NuSA(rank=64)
+        self.method.prepare(self.model)
+        self.method.to(device)
+
+    def data(self, task: int) -> RandomTask:
+        texts = ClassTexts.from_templates(["arrow", "flag", "digit", "shape"], ["a {}."])
+        return RandomTask(self.model, texts, random_images(self.model, 32, task))
+
+    def learn(self, data: RandomTask, steps: int) -> None:
+        self.method.train()
+        self.method.begin_task(data.task, data)
+        trained = [p for p in self.method.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, fused=True)
+        batch = next(data.batches(32))
+        for _ in range(steps):
+            optimizer.zero_grad()
+            torch.stack([*self.method.loss(batch).values()]).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        self.method.eval()
+        self.method.zero_grad(set_to_none=True)
+        self.method.end_task(data.task, data)
 
 
 def over_classes(

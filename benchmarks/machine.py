@@ -9,7 +9,9 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,13 @@ def peak(function: Callable[[], object], device: torch.device) -> int:
     reset_peak_memory(device)
     function()
     return peak_memory(device)
+
+
+def alone(function: Callable[..., int], *arguments: object) -> int:
+    """A function's result from a process of its own, where nothing has left memory behind."""
+    threads = (torch.get_num_threads(),)
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, threads) as process:
+        return process.submit(function, *arguments).result()
 
 
 def release() -> None:

@@ -18,6 +18,7 @@ def write_page(results: Path, page: Path) -> None:
     found = {path.stem: json.loads(path.read_text("utf-8")) for path in results.glob("*.json")}
     makers = {
         "gains": _gains,
+        "joined": _joined,
         "nusa": _nusa,
         "gnsp": _gnsp,
         "grams": _grams,
@@ -25,6 +26,7 @@ def write_page(results: Path, page: Path) -> None:
         "scoring": _scoring,
         "reading": _reading,
         "equality": _equality,
+        "tasks": _tasks,
         "growth": _growth,
     }
     head, shortcuts = (
@@ -142,6 +144,26 @@ def _gains(result: Result) -> str:
     )
 
 
+def _joined(result: Result) -> str:
+    rows = [
+        [
+            str(row["tokens"]),
+            str(row["width"]),
+            f"{1e3 * statistics.median(row['separate_seconds']):.1f} ms",
+            f"{1e3 * statistics.median(row['joined_seconds']):.1f} ms",
+            f"{row['ratio']:.2f}",
+        ]
+        for row in result["rows"]
+    ]
+    head = ["tokens", "width", "three products", "one product", "ratio"]
+    return (
+        "### What is not done: one product for query, key and value\n\nTheir dropout masks are "
+        "independent, so that only the frozen part reads the same input. Forwards and backwards, "
+        "for the images of the embedded model, and for prompts and images of ViT-B/16:\n\n"
+        f"{_table(head, rows)}\n{_machine(result)}"
+    )
+
+
 def _nusa(result: Result) -> str:
     rows = []
     for row in result["rows"]:
@@ -166,7 +188,8 @@ def _nusa(result: Result) -> str:
     return (
         f"## NuSA-CL: a training step\n\nBatch {result['batch']}, rank {result['rank']}, both "
         "encoders, dropout 0.25, fp32. The floor is the shipped operations over the rate of a "
-        "large matrix product, measured just before; peaks are of the whole process.\n\n"
+        "large matrix product, measured just before; peaks are of a whole process "
+        "that does nothing else.\n\n"
         f"{_table(head, rows)}\n{_machine(result)}"
     )
 
@@ -262,11 +285,19 @@ def _equality(result: Result) -> str:
     )
 
 
+def _tasks(result: Result) -> str:
+    head = ["tasks", "a task", "over the control, first half", "second half"]
+    head += ["state after 1", "state after all", "peak, last over second"]
+    return (
+        "## How cost grows with tasks\n\nNuSA-CL on the embedded CLIP. The control learns its "
+        "first task once more before each, always from the same weights, so that the pace of the "
+        "machine leaves the ratio.\n\n"
+        f"{_table(head, [_task_row(row) for row in result['rows']])}\n{_machine(result)}"
+    )
+
+
 def _growth(result: Result) -> str:
-    tasks = [_task_row(row) for row in result["tasks"]]
-    head = ["tasks", "a task, first quarter", "last quarter", "state after 1", "state after all"]
-    parts = ["## How cost grows\n", "**Tasks** (NuSA-CL on the embedded CLIP).\n"]
-    parts.append(_table([*head, "peak, last over second"], tasks))
+    parts = ["## How cost grows with classes, rank and model\n"]
     for key, label in (("classes", "Classes"), ("ranks", "Rank")):
         name = "classes" if key == "classes" else "rank"
         rows = [
@@ -295,13 +326,14 @@ def _growth(result: Result) -> str:
 
 
 def _task_row(row: Result) -> list[str]:
-    quarter = max(1, row["tasks"] // 4)
-    seconds = row["seconds"][1:]  # the first task also warms up
-    first, last = (1000 * statistics.median(p) for p in (seconds[:quarter], seconds[-quarter:]))
+    half = row["tasks"] // 2
+    seconds, control = row["seconds"][1:], row["control_seconds"][1:]  # the first task warms up
+    ratios = [a / b for a, b in zip(seconds, control, strict=True)]
     return [
         str(row["tasks"]),
-        f"{first:.0f} ms",
-        f"{last:.0f} ms",
+        f"{1000 * statistics.median(seconds):.0f} ms",
+        f"{statistics.median(ratios[:half]):.2f}",
+        f"{statistics.median(ratios[-half:]):.2f}",
         f"{row['state_bytes'][0] / 1e6:.2f} MB",
         f"{row['state_bytes'][-1] / 1e6:.2f} MB",
         f"{row['peak_bytes'][-1] / row['peak_bytes'][1]:.3f}",

@@ -8,14 +8,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ablations, decompositions, evaluation, growth
+from benchmarks.joined import joined_projections
 from benchmarks.machine import (
+    alone,
     alternate,
     available_memory,
     has_bfloat16_units,
@@ -28,7 +31,10 @@ from benchmarks.setting import Size, build_model
 from benchmarks.steps import GNSPSteps, NuSASteps, Pair, Step, largest_differences
 
 BF16 = torch.bfloat16
+STEPS_OF_PEAK = 2
+JOINED_REPEATS = 10
 ADDMM = torch.ops.aten.addmm_
+Formulation = Literal["plain", "shipped"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Plan:
         images: images per test.
         tasks: numbers of tasks in the benchmark of growth.
         ranks: ranks in it.
+        projections: tokens, width and rank of the layers whose products could be joined: images of
+            the embedded model, prompts and images of ViT-B/16.
         rate_side: size of the matrix product that the achieved rate is compared with.
         models: architectures in the benchmark of growth.
     """
@@ -57,6 +65,11 @@ class Plan:
     tasks: tuple[int, ...] = (11, 50)
     growing_classes: tuple[int, ...] = (10, 100, 397, 1000)
     ranks: tuple[int, ...] = (8, 32, 128, 256)
+    projections: tuple[tuple[int, int, int], ...] = (
+        (544, 128, 64),
+        (1000, 512, 128),
+        (3152, 768, 128),
+    )
     rate_side: int = 3072
     models: tuple[str, ...] = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
 
@@ -68,7 +81,8 @@ def nusa(plan: Plan) -> dict[str, Any]:
     for classes in plan.classes:
         # Memory grows by less than in proportion to the classes.
         bound = rows[0]["plain_peak_bytes"] * classes / rows[0]["classes"] if rows else 0
-        row = {"classes": classes, **_compare(steps.pair(classes), plan, bound)}
+        peak_of = partial(alone, nusa_peak, plan, classes)
+        row = {"classes": classes, **_compare(steps.pair(classes), plan, peak_of, bound)}
         row["rate"] = matrix_rate(plan.device, torch.float32, plan.rate_side)
         if not rows:
             row["bf16_seconds"] = _bf16_times(lambda: steps.pair(plan.classes[0], BF16), plan)
@@ -84,10 +98,16 @@ def gains(plan: Plan) -> dict[str, Any]:
     return {"classes": plan.classes[0], "rows": rows}
 
 
+def joined(plan: Plan) -> dict[str, Any]:
+    """Query, key and value in one product."""
+    measure = partial(joined_projections, repeats=JOINED_REPEATS * plan.repeats, device=plan.device)
+    return {"rows": [measure(*shape) for shape in plan.projections]}
+
+
 def gnsp(plan: Plan) -> dict[str, Any]:
     """A training step of GNSP from its second task on."""
     steps = GNSPSteps(plan.size, plan.device, plan.classes[0])
-    row = _compare(steps.pair(), plan, 0)
+    row = _compare(steps.pair(), plan, partial(alone, gnsp_peak, plan))
     row["rate"] = matrix_rate(plan.device, torch.float32, plan.rate_side)
     release()
     row["bf16_seconds"] = _bf16_times(lambda: steps.pair(BF16), plan)
@@ -148,17 +168,21 @@ def embedded(plan: Plan) -> dict[str, Any]:
     return {"seconds": times}
 
 
+def tasks(plan: Plan) -> dict[str, Any]:
+    """How cost grows with tasks."""
+    return {"rows": [growth.over_tasks(count, 3, plan.device) for count in plan.tasks]}
+
+
 def growing(plan: Plan) -> dict[str, Any]:
-    """How cost grows."""
+    """How cost grows with classes, rank and the size of the model."""
     device = plan.device
-    tasks = [growth.over_tasks(count, 3, device) for count in plan.tasks]
     steps = NuSASteps(plan.size, device)
     classes = growth.over_classes(steps, list(plan.growing_classes), plan.repeats, device)
     del steps
     release()
     ranks = growth.over_ranks(plan.size, list(plan.ranks), plan.classes[0], plan.repeats, device)
     models = growth.over_models(list(plan.models), 1, device)
-    return {"tasks": tasks, "classes": classes, "ranks": ranks, "models": models}
+    return {"classes": classes, "ranks": ranks, "models": models}
 
 
 SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
@@ -166,23 +190,43 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "nusa": nusa,
     "gnsp": gnsp,
     "gains": gains,
+    "joined": joined,
     "grams": grams,
     "weights": weights,
     "scoring": scoring,
     "reading": reading,
     "help": command_line,
     "mini": embedded,
+    "tasks": tasks,
     "growth": growing,
 }
 
 
-def _compare(pair: Pair, plan: Plan, plain_bound: float) -> dict[str, Any]:
+def nusa_peak(plan: Plan, classes: int, formulation: Formulation) -> int:
+    """Peak memory of NuSA-CL's steps in one formulation."""
+    return _peak(NuSASteps(plan.size, plan.device).pair(classes), plan, formulation)
+
+
+def gnsp_peak(plan: Plan, formulation: Formulation) -> int:
+    """Peak memory of GNSP's steps in one formulation."""
+    steps = GNSPSteps(plan.size, plan.device, plan.classes[0])
+    return _peak(steps.pair(), plan, formulation)
+
+
+def _peak(pair: Pair, plan: Plan, formulation: Formulation) -> int:
+    step: Step = getattr(pair, formulation)
+    return peak(lambda: [step() for _ in range(STEPS_OF_PEAK)], plan.device)
+
+
+def _compare(
+    pair: Pair, plan: Plan, peak_of: Callable[[Formulation], int], plain_bound: float = 0
+) -> dict[str, Any]:
     """Times, peaks and operations of a step in both formulations, the plain one if it fits."""
-    result: dict[str, Any] = {"shipped_peak_bytes": peak(pair.shipped, plan.device)}
+    result: dict[str, Any] = {"shipped_peak_bytes": peak_of("shipped")}
     result["shipped_operations"] = operations(pair.shipped)
     if plain_bound > available_memory(plan.device):
         return {**result, "shipped_seconds": _times(pair.shipped, plan), "plain_seconds": None}
-    result["plain_peak_bytes"] = peak(pair.plain, plan.device)
+    result["plain_peak_bytes"] = peak_of("plain")
     result["plain_operations"] = operations(pair.plain)
     slow, fast = alternate([pair.plain, pair.shipped], plan.repeats, plan.device, warmup=0)
     return {**result, "plain_seconds": slow, "shipped_seconds": fast, "ratio": ratio(slow, fast)}

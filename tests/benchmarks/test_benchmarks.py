@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from benchmarks import ablations, growth, machine, page, plain, sections, steps
+from benchmarks.joined import joined_projections
 from benchmarks.machine import describe, ratio
 from benchmarks.sections import Plan, operations
 from benchmarks.setting import Size, class_texts
@@ -29,6 +31,7 @@ PLAN = Plan(
     tasks=(2, 4),
     growing_classes=(2, 4),
     ranks=(2, 4),
+    projections=((6, 8, 2),),
     rate_side=64,
     models=("tiny",),
 )
@@ -51,6 +54,7 @@ def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "build_model", small_model)
     monkeypatch.setattr(machine, "release", lambda: None)  # takes longer than small steps
     monkeypatch.setattr(sections, "release", lambda: None)
+    monkeypatch.setattr(sections, "alone", lambda function, *arguments: function(*arguments))
 
 
 def test_plain_encoders_are_the_models():
@@ -102,6 +106,17 @@ def test_operations_count_products_added_in_place():
 
 def test_ratios_compare_neighbours():
     assert ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
+
+
+def test_memory_is_measured_in_a_process_of_its_own():
+    here = os.getpid()
+    assert machine.alone(os.getpid) != here
+    assert machine.alone(torch.get_num_threads) == torch.get_num_threads()
+
+
+def test_joined_products_are_the_three_products():
+    result = joined_projections(10, 8, 4, repeats=1, device=CPU)
+    assert result["largest_difference"] < 1e-5
 
 
 def test_class_names_are_distinct_beyond_those_of_imagenet():
