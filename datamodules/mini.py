@@ -28,6 +28,7 @@ from clbench.datamodules.sequence import TaskSequence
 VERSION = 1
 TRAIN_SIZE = 512
 TEST_SIZE = 400
+QUICK_TRAIN_SIZE = 128
 QUICK_TEST_SIZE = 32
 REFERENCE_POOL = 2000
 IMAGE_SIZE = 32
@@ -57,7 +58,7 @@ def tasks(
         name: name of the variant.
         data_root: folder of the image cache; the user's cache folder if None.
         workers: ignored, the images are in memory.
-        quick: test on 32 images per task.
+        quick: train on 128 images per task at most, test on 32.
         image_size: side the backbone expects; must be 32.
 
     Raises:
@@ -73,7 +74,7 @@ def tasks(
         train, test = _domain_sets(TASKS[task], rendering, data_root)
         if shots is not None:
             train = train.subset(few_shot_indices(train.labels, shots, shot_seed, TASKS[task]))
-        return train, _cut(test, quick)
+        return _quick(train, test) if quick else (train, test)
 
     return TaskSequence(
         benchmark,
@@ -106,7 +107,7 @@ def class_steps(
         name: name of the variant.
         data_root: as in `tasks`.
         workers: ignored, the images are in memory.
-        quick: test on 32 images per step.
+        quick: train on 128 images per step, test on 32.
         image_size: side the backbone expects; must be 32.
 
     Raises:
@@ -126,7 +127,7 @@ def class_steps(
             _join([_class_images(d, i, split, rendering, data_root) for d, i in groups[task]])
             for split in (0, 1)
         )
-        return train, _cut(test, quick)
+        return _quick(train, test) if quick else (train, test)
 
     return TaskSequence(
         benchmark,
@@ -160,9 +161,12 @@ def _join(images: list[torch.Tensor]) -> ImageTensors:
     return ImageTensors(torch.cat(images), labels)
 
 
-def _cut(test: ImageTensors, quick: bool) -> ImageTensors:
-    """The test set, or for smoke runs every n-th image of it."""
-    return test.subset(thinned(len(test), QUICK_TEST_SIZE)) if quick else test
+def _quick(train: ImageTensors, test: ImageTensors) -> Sets:
+    """Every n-th image of both sets."""
+    return (
+        train.subset(thinned(len(train), QUICK_TRAIN_SIZE)),
+        test.subset(thinned(len(test), QUICK_TEST_SIZE)),
+    )
 
 
 def _check_size(image_size: int) -> None:

@@ -35,7 +35,7 @@ Encoder = Literal["vision", "text"]
 CHUNK = 256
 """Texts encoded at once where no gradient is needed."""
 REMEMBERED = 128
-"""Text features kept, each of one set of classes or prompts."""
+"""Text features kept, each of one set of classes or prompts, and token ids of classes."""
 
 
 class CLIP(nn.Module):
@@ -85,6 +85,7 @@ class CLIP(nn.Module):
                 block.mlp.gelu = QuickGELU()
         self.logit_scale.requires_grad = False
         self._memo = Memo(REMEMBERED)
+        self._token_ids = Memo(REMEMBERED)
         self._text_contents: Contents = ()
         self._frozen = 0
 
@@ -114,8 +115,8 @@ class CLIP(nn.Module):
         Positions after the last end-of-text are cut off: under the causal mask they have no
         influence on a text's feature, and attention over them costs most of the encoder's time.
         """
-        tokens, lengths = self._tokenize(texts)
-        return tokens[:, : int(lengths.max())].to(self.device)
+        tokens = self.tokenizer([texts] if isinstance(texts, str) else list(texts))
+        return tokens[:, : int(_lengths(tokens).max())].to(self.device)
 
     def unknown_words(self, texts: Sequence[str]) -> list[str]:
         """The words for which another stands in, because the model's vocabulary is reduced."""
@@ -351,13 +352,11 @@ class CLIP(nn.Module):
             self._memo.renew(version(self._text_tensors()))
         return self._memo.get((key, *numerics(self.device)), owner, compute)
 
-    def _tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Padded token ids ``(N, context)`` and lengths ``(N,)``, both on the CPU."""
-        tokens = self.tokenizer([texts] if isinstance(texts, str) else list(texts))
-        return tokens, tokens.argmax(dim=-1) + 1
-
     def _class_features(self, classes: ClassTexts) -> Tensor:
-        tokens, lengths = self._tokenize([text for texts in classes.prompts for text in texts])
+        texts = [*chain.from_iterable(classes.prompts)]
+        with torch.inference_mode(False):  # or the ids could not take part in training later
+            tokens = self._token_ids.get(classes.prompts, None, lambda: self.tokenizer(texts))
+        lengths = _lengths(tokens)
         order = lengths.argsort(stable=True)  # texts of like length share a chunk, little padding
         parts = [
             self.encode_text(tokens[chunk, : int(lengths[chunk].max())])
@@ -377,3 +376,8 @@ class CLIP(nn.Module):
         if not isinstance(module, nn.Linear):
             raise ValueError(f"{name} is no plain layer but holds a {type(module).__name__}")
         return module
+
+
+def _lengths(tokens: Tensor) -> Tensor:
+    """Tokens of each padded text, ``(N,)``: end-of-text, the last, is the largest id."""
+    return tokens.argmax(dim=-1) + 1

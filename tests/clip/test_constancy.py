@@ -45,6 +45,23 @@ def test_frozen_texts_are_encoded_once(clip: CLIP, encoded: list[int]) -> None:
     assert encoded == [3, 3, 4]
 
 
+def test_class_texts_are_tokenised_once_whatever_becomes_of_the_weights(
+    clip: CLIP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    tokenizer = clip.tokenizer
+    monkeypatch.setattr(
+        clip, "tokenizer", lambda texts: seen.append(len(texts)) or tokenizer(texts)
+    )
+    with torch.inference_mode():
+        before = clip.class_features(CLASSES)
+    in_place(clip)
+    assert not torch.equal(clip.class_features(CLASSES), before)
+    clip.requires_grad_(True)
+    clip.class_features(CLASSES).square().sum().backward()  # ids from a test take part in training
+    assert seen == [4]
+
+
 def test_remembered_features_are_those_of_the_encoder(clip: CLIP) -> None:
     tokens = clip.tokenize(TEXTS)
     clip.text_features(tokens)
