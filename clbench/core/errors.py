@@ -16,9 +16,9 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ClbenchError:
     """
     names = sorted(valid)
     nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    hint = f": did you mean {nearest[0]!r}?" if nearest else ""
     listing = f"(valid: {', '.join(names)})" if names else "(none are defined)"
-    return ClbenchError(f"unknown {kind} {name!r}: {hint}{listing}")
+    return ClbenchError(f"unknown {kind} {name!r}{hint} {listing}")
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:
