@@ -39,7 +39,6 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("prompts", prompts, persistent=False)
         self.settings = settings
         self.task = task
-        self._trained: list[nn.Parameter] = []
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
         images, labels = batch
@@ -58,18 +57,20 @@ class TrainingModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.method.after_backward()
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         # Fused optimizers do not count their changes, by which what depends on weights is renewed.
-        increment_version(self._trained)
+        increment_version([p for group in optimizer.param_groups for p in group["params"]])
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
-        self._trained = [p for p in self.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         steps = self.settings.steps_for(self.task)
         warmup = self.settings.warmup_steps(steps)
         optimizer = AdamW(
-            self._trained,
+            trained,
             lr=self.settings.lr_for(self.task),
             betas=self.settings.betas,
             weight_decay=self.settings.weight_decay,
