@@ -353,9 +353,12 @@ class CLIP(nn.Module):
         return self._memo.get((key, *numerics(self.device)), owner, compute)
 
     def _class_features(self, classes: ClassTexts) -> Tensor:
-        texts = [*chain.from_iterable(classes.prompts)]
         with torch.inference_mode(False):  # or the ids could not take part in training later
-            tokens = self._token_ids.get(classes.prompts, None, lambda: self.tokenizer(texts))
+            tokens = self._token_ids.get(
+                classes.prompts,
+                None,
+                lambda: self.tokenizer([*chain.from_iterable(classes.prompts)]),
+            )
         lengths = _lengths(tokens)
         order = lengths.argsort(stable=True)  # texts of like length share a chunk, little padding
         parts = [
