@@ -46,10 +46,16 @@ def test_output_that_cannot_be_written_is_a_failure() -> None:
         assert end("print('lost'); leave(0)", stdout=full).returncode == 1
 
 
-def test_loading_leaves_the_collector_as_it_was() -> None:
-    assert gc.isenabled()
+def fail_to_load() -> None:
     with loading():
         assert not gc.isenabled()
+        raise ImportError
+
+
+def test_loading_leaves_the_collector_as_it_was() -> None:
+    assert gc.isenabled()
+    with pytest.raises(ImportError):
+        fail_to_load()
     assert gc.isenabled()
     gc.disable()
     try:
