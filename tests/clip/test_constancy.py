@@ -50,9 +50,12 @@ def test_class_texts_are_tokenised_once_whatever_becomes_of_the_weights(
 ) -> None:
     seen: list[int] = []
     tokenizer = clip.tokenizer
-    monkeypatch.setattr(
-        clip, "tokenizer", lambda texts: seen.append(len(texts)) or tokenizer(texts)
-    )
+
+    def counting(texts: list[str]) -> Tensor:
+        seen.append(len(texts))
+        return tokenizer(texts)
+
+    monkeypatch.setattr(clip, "tokenizer", counting)
     with torch.inference_mode():
         before = clip.class_features(CLASSES)
     in_place(clip)
