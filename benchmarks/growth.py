@@ -11,7 +11,7 @@ import torch
 from benchmarks.decompositions import weight_decompositions
 from benchmarks.machine import alternate, peak, seconds
 from benchmarks.setting import RandomTask, Size, build_model, random_images
-from benchmarks.steps import NUSA_LR, NuSASteps
+from benchmarks.steps import NUSA_LR, NuSASteps, shipped_step
 from clbench.clip.loading import load_clip
 from clbench.core.settings import BackboneSettings
 from clbench.core.task import ClassTexts
@@ -69,13 +69,10 @@ class _Learner:
     def learn(self, data: RandomTask, steps: int) -> None:
         self.method.train()
         self.method.begin_task(data.task, data)
-        trained = [p for p in self.method.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, fused=True)
         batch = next(data.batches(32))
+        step = shipped_step(self.method, lambda: self.method.loss(batch), NUSA_LR)
         for _ in range(steps):
-            optimizer.zero_grad()
-            torch.stack([*self.method.loss(batch).values()]).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            step()
         self.method.eval()
         self.method.zero_grad(set_to_none=True)
         self.method.end_task(data.task, data)

@@ -67,7 +67,7 @@ class NuSASteps:
             for name, adapter in self.adapters.items():
                 adapter.core.zero_()
                 self.update.cores[name].zero_()
-        shipped = _shipped_step(self.method, lambda: self.method.loss(batch), NUSA_LR, precision)
+        shipped = shipped_step(self.method, lambda: self.method.loss(batch), NUSA_LR, precision)
         trained = list(self.update.cores.values())
         optimizer = torch.optim.AdamW(trained, lr=NUSA_LR, weight_decay=0.01)
 
@@ -114,7 +114,7 @@ class GNSPSteps:
         method.train()
         method.begin_task(self.data.task, self.data)
         batch = next(self.data.batches(self.size.batch))
-        shipped = _shipped_step(method, lambda: method.loss(batch), GNSP_LR, precision)
+        shipped = shipped_step(method, lambda: method.loss(batch), GNSP_LR, precision)
         names = _names(model, method.weights)
         student = dict(self.teacher.state)
         student |= {name: student[name].clone().requires_grad_() for name in names}
@@ -170,11 +170,11 @@ def largest_differences(pair: Pair, steps: int) -> dict[str, float]:
     }
 
 
-def _shipped_step(
+def shipped_step(
     method: Method,
     loss: Callable[[], Mapping[str, Tensor]],
     lr: float,
-    precision: torch.dtype | None,
+    precision: torch.dtype | None = None,
 ) -> Step:
     """What the engine does in a step."""
     trained = [p for p in method.parameters() if p.requires_grad]
