@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from clbench.clip.lowrank import apply_layers
 
 PROJECTIONS: Final = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
 """Short names of the four projections and the attributes that hold them."""
@@ -97,8 +100,8 @@ class SplitAttention(nn.Module):
             key: ``(B, S, D)``.
             value: ``(B, S, D)``.
             need_weights: must be False.
-            attn_mask: ``(L, S)`` or ``(B * heads, L, S)``; float is added to the scores, bool
-                marks with True the pairs that must not attend.
+            attn_mask: ``(L, S)`` or ``(B * heads, L, S)``, or ``(B, 1, L, S)`` for all heads;
+                float is added to the scores, bool marks with True the pairs that must not attend.
             is_causal: every position attends to itself and earlier ones; stands for `attn_mask`.
 
         Returns:
@@ -106,17 +109,21 @@ class SplitAttention(nn.Module):
         """
         if need_weights:
             raise ValueError("attention weights are not computed")
-        queries = self._heads(self.q_proj(query))
+        queries, keys, values = map(self._heads, self._projected(query, key, value))
         mask = None if is_causal else self._mask(attn_mask, queries)
         attended = F.scaled_dot_product_attention(
-            queries,
-            self._heads(self.k_proj(key)),
-            self._heads(self.v_proj(value)),
-            attn_mask=mask,
-            is_causal=is_causal,
+            queries, keys, values, attn_mask=mask, is_causal=is_causal
         )
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output, None
+
+    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> Sequence[Tensor]:
+        """Query, key and value, those of one input together."""
+        if query is key is value:
+            return apply_layers((self.q_proj, self.k_proj, self.v_proj), query)
+        if key is value:
+            return self.q_proj(query), *apply_layers((self.k_proj, self.v_proj), key)
+        return self.q_proj(query), self.k_proj(key), self.v_proj(value)
 
     def _heads(self, x: Tensor) -> Tensor:
         """``(B, L, D)`` to ``(B, heads, L, D / heads)``."""

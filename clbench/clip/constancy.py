@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from clbench.clip.lowrank import Dropout
+from clbench.clip.dropout import Dropout
 
 KNOWN = ("torch.nn.", "open_clip.", "clbench.clip.")
 """Packages whose modules compute a function of their input, tensors and training mode."""

@@ -1,14 +1,17 @@
-"""The product of a low-rank layer, with a backward pass that keeps next to nothing."""
+"""The product of low-rank layers, with a backward pass that keeps next to nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from clbench.clip.dropout import Kept
 
 
 class Factors(NamedTuple):
@@ -34,8 +37,10 @@ class Factors(NamedTuple):
         return Factors(cast(Tensor, weight), bias, cast(Tensor, down), core, cast(Tensor, up))
 
 
-def lowrank_product(x: Tensor, factors: Factors, scale: float, kept: Tensor | None) -> Tensor:
-    """``y = W x + b + c B M A d(x)``, where d sets all but the kept elements to zero.
+def lowrank_products(
+    x: Tensor, layers: Sequence[Factors], scale: float, kept: Kept | None
+) -> tuple[Tensor, ...]:
+    """``y_i = W_i x + b_i + c B_i M_i A_i d_i(x)``: d_i sets all but the kept elements to zero.
 
     No product is wider than the rank except those with W, A and B themselves: neither an
     ``out x in`` update nor its gradient is ever formed. Kept for the backward pass are
@@ -44,97 +49,77 @@ def lowrank_product(x: Tensor, factors: Factors, scale: float, kept: Tensor | No
 
     Args:
         x: ``(..., in)``.
-        factors: W, b, A, M and B, in the dtype of x.
+        layers: W, b, A, M and B of each layer, in the dtype of x.
         scale: c.
-        kept: bool, shaped like x; None if all elements are.
+        kept: which elements of x, ``(layers, ..., in)``; None means all.
+
+    Returns:
+        ``(..., out)`` of each layer.
     """
-    y: Tensor = _Product.apply(x, *factors, scale, kept)
-    return y
+    outputs: tuple[Tensor, ...] = _Products.apply(x, scale, kept, *chain.from_iterable(layers))
+    return outputs
 
 
-class _Product(torch.autograd.Function):
-    """See `lowrank_product`; in the backward pass ``g`` is the gradient of y."""
+class _Products(torch.autograd.Function):
+    """See `lowrank_products`; in the backward pass ``g`` is the gradient of an output."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913 - one input per gradient
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        down: Tensor,
-        core: Tensor | None,
-        up: Tensor,
-        scale: float,
-        kept: Tensor | None,
-    ) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, scale: float, kept: Kept | None, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1])
-        kept = None if kept is None else kept.view(rows.shape)
-        mask = None if kept is None else _as_numbers(kept, rows.dtype)
-        z = F.linear(rows if mask is None else rows * mask, down)
-        t = z if core is None else F.linear(z, core)
-        y = F.linear(rows, weight, bias)
-        y.addmm_(t, up.T, alpha=scale)
-        _, _, _, needs_down, needs_core, needs_up, _, _ = ctx.needs_input_grad
-        ctx.scale = scale
-        ctx.shape = x.shape
-        ctx.kept = None if kept is None else _Packed.of(kept)
-        ctx.save_for_backward(
-            weight,
-            down,
-            core,
-            up,
-            z if needs_core else None,
-            t if needs_up else None,
-            x if needs_down else None,
-        )
-        return y.view(*x.shape[:-1], len(weight))
+        layers = _grouped(tensors)
+        needed = _grouped(ctx.needs_input_grad[3:])
+        inputs = None if kept is None else _masks(kept, rows).mul_(rows)
+        outputs, saved = [], []
+        for i, (layer, needs) in enumerate(zip(layers, needed, strict=True)):
+            weight, bias, down, core, up = layer
+            z = F.linear(rows if inputs is None else inputs[i], down)
+            t = z if core is None else F.linear(z, core)
+            y = F.linear(rows, weight, bias).addmm_(t, up.T, alpha=scale)
+            outputs.append(y.view(*x.shape[:-1], len(weight)))
+            saved += [weight, down, core, up, z if needs.core else None, t if needs.up else None]
+        ctx.scale, ctx.kept, ctx.shape = scale, kept, x.shape
+        ctx.save_for_backward(x if any(needs.down for needs in needed) else None, *saved)
+        return tuple(outputs)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, down, core, up, z, t, x = ctx.saved_tensors
-        needs_x, _, _, needs_down, needs_core, needs_up, _, _ = ctx.needs_input_grad
-        g = gradient.reshape(-1, gradient.shape[-1])
-        mask = None if ctx.kept is None else ctx.kept.mask(g.dtype)
-        g_up = ctx.scale * (g.T @ t) if needs_up else None
-        g_t = (g @ up).mul_(ctx.scale)
-        g_core = g_t.T @ z if needs_core else None
-        g_z = g_t if core is None else g_t @ core
-        g_down = None
-        if needs_down:
-            rows = x.reshape(-1, x.shape[-1])
-            g_down = g_z.T @ (rows if mask is None else rows * mask)
-        g_x = None
-        if needs_x:
-            g_x = g @ weight
-            if mask is None:
-                g_x.addmm_(g_z, down)
-            else:
-                g_x.addcmul_(g_z @ down, mask)
-            g_x = g_x.view(ctx.shape)
-        return g_x, None, None, g_down, g_core, g_up, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        needs_x, _, _, *needs = ctx.needs_input_grad
+        rows = None if x is None else x.reshape(-1, x.shape[-1])
+        results: list[Tensor | None] = []
+        g_x = masks = None
+        for i, (gradient, needed) in enumerate(zip(gradients, _grouped(needs), strict=True)):
+            weight, down, core, up, z, t = saved[6 * i : 6 * i + 6]
+            g = gradient.reshape(-1, gradient.shape[-1])
+            if i == 0 and ctx.kept is not None:
+                masks = _masks(ctx.kept, g)
+            mask = None if masks is None else masks[i]
+            g_t = (g @ up).mul_(ctx.scale)
+            g_z = g_t if core is None else g_t @ core
+            g_down = None
+            if rows is not None and needed.down:
+                g_down = g_z.T @ (rows if mask is None else rows * mask)
+            if needs_x:
+                g_x = g @ weight if g_x is None else g_x.addmm_(g, weight)
+                if mask is None:
+                    g_x.addmm_(g_z, down)
+                else:
+                    g_x.addcmul_(g_z @ down, mask)
+            g_core = g_t.T @ z if needed.core else None
+            g_up = ctx.scale * (g.T @ t) if needed.up else None
+            results += [None, None, g_down, g_core, g_up]
+        return (None if g_x is None else g_x.view(ctx.shape), None, None, *results)
 
 
-class _Packed(NamedTuple):
-    """A mask, eight elements to the byte where NumPy can pack them."""
-
-    bits: Any
-    shape: torch.Size
-
-    @classmethod
-    def of(cls, mask: Tensor) -> _Packed:
-        if mask.device.type != "cpu":
-            return cls(mask, mask.shape)
-        return cls(np.packbits(mask.numpy()), mask.shape)
-
-    def mask(self, dtype: torch.dtype) -> Tensor:
-        """The mask as it was, ``(rows, in)``, as zeros and ones."""
-        if isinstance(self.bits, Tensor):
-            return _as_numbers(self.bits, dtype)
-        count = self.shape.numel()
-        return torch.from_numpy(np.unpackbits(self.bits, count=count)).view(self.shape).to(dtype)
+def _grouped(flat: Sequence[Any]) -> list[Factors]:
+    """One entry per factor of each layer."""
+    size = len(Factors._fields)
+    return [Factors(*flat[i : i + size]) for i in range(0, len(flat), size)]
 
 
-def _as_numbers(kept: Tensor, dtype: torch.dtype) -> Tensor:
-    """Zeros and ones: PyTorch's CPU kernels read and write bools five times slower than bytes."""
-    return kept.view(torch.uint8).to(dtype)
+def _masks(kept: Kept, rows: Tensor) -> Tensor:
+    """Zeros and ones, ``(layers, rows, in)``."""
+    return kept.as_numbers(rows.dtype).view(-1, len(rows), kept.shape[-1])
