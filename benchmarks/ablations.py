@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
 from open_clip import transformer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from benchmarks import steps as steps_module
 from benchmarks.machine import alternate, peak, ratio
 from benchmarks.steps import NuSASteps
+from clbench.clip import attention
 from clbench.clip.lowrank import LowRankLinear
 
 Without = Callable[[NuSASteps], AbstractContextManager[None]]
@@ -68,7 +69,18 @@ def materialised_update(_: NuSASteps) -> Iterator[None]:
         dropped = F.dropout(x, self.dropout.p, self.training)
         return self.base(x) + F.linear(dropped, self.scale * self.up @ down)  # type: ignore[no-any-return]
 
-    with mock.patch.object(LowRankLinear, "forward", forward):
+    with mock.patch.object(LowRankLinear, "forward", forward), one_layer_at_a_time(_):
+        yield
+
+
+@contextmanager
+def one_layer_at_a_time(_: NuSASteps) -> Iterator[None]:
+    """Query, key and value are called one after the other."""
+
+    def apply(layers: Sequence[nn.Module], x: Tensor) -> list[Tensor]:
+        return [layer(x) for layer in layers]
+
+    with mock.patch.object(attention, "apply_layers", apply):
         yield
 
 
@@ -109,7 +121,8 @@ def systems_allocator(_: NuSASteps) -> Iterator[None]:
 SHORTCUTS: dict[str, Without] = {
     "prompts cut to the longest": whole_context,
     "low-rank products, own backward pass, fast dropout": materialised_update,
+    "query, key and value as one node of the graph": one_layer_at_a_time,
     "QuickGELU that keeps its input only": open_clips_gelu,
-    "last MLP at the token that is read": whole_last_block,
+    "last block at the token that is read": whole_last_block,
     "freed memory stays in the process": systems_allocator,
 }

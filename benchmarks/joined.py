@@ -1,15 +1,16 @@
-"""Query, key and value as one product: a shortcut that was measured and is not taken."""
+"""Query, key and value apart, as one node of the graph, and as one batched product."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import alternate, ratio
-from clbench.clip.lowrank import LowRankLinear
+from clbench.clip.dropout import Kept
+from clbench.clip.lowrank import LowRankLinear, apply_layers
 from clbench.engine.allocator import freed_memory_kept
 
 DROPOUT = 0.25
@@ -18,7 +19,10 @@ DROPOUT = 0.25
 def joined_projections(
     tokens: int, width: int, rank: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:
-    """Three layers of one input, forwards and backwards: one after the other, or stacked.
+    """Three layers of one input, forwards and backwards.
+
+    Each is called by itself, or all together as shipped, or with stacked weights, which is a
+    shortcut that is not taken.
 
     Args:
         tokens: rows of the input.
@@ -33,24 +37,31 @@ def joined_projections(
     gradient = torch.randn(3, tokens, width, device=device)
     cores = [layer.core for layer in layers]
 
-    def separate() -> list[Tensor]:
-        outputs = [layer(x) for layer in layers]
+    def run(apply: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
+        outputs = apply(x)
         return [*outputs, *torch.autograd.grad(outputs, [x, *cores], [*gradient])]
 
+    def apart() -> list[Tensor]:
+        return run(lambda x: [layer(x) for layer in layers])
+
+    def together() -> list[Tensor]:
+        return run(lambda x: apply_layers(layers, x))
+
     def joined() -> list[Tensor]:
-        outputs = stacked(x)
-        return [*outputs, *torch.autograd.grad(outputs, [x, *cores], gradient)]
+        return run(stacked)
 
     with freed_memory_kept(device):
-        slow, fast = alternate([separate, joined], repeats, device)
+        times = alternate([apart, together, joined], repeats, device)
     return {
         "tokens": tokens,
         "width": width,
         "rank": rank,
-        "separate_seconds": slow,
-        "joined_seconds": fast,
-        "ratio": ratio(slow, fast),
-        "largest_difference": _difference(separate, joined),
+        "apart_seconds": times[0],
+        "together_seconds": times[1],
+        "joined_seconds": times[2],
+        "ratio_together": ratio(times[0], times[1]),
+        "ratio_joined": ratio(times[0], times[2]),
+        "largest_difference": _difference(together, joined),
     }
 
 
@@ -67,14 +78,14 @@ class _Stacked:
         self.down = torch.stack([layer.down for layer in layers]).detach()
         self.up = torch.stack([layer.up for layer in layers]).detach()
 
-    def __call__(self, x: Tensor) -> Tensor:
-        kept = torch.stack([layer.dropout.draw(x) for layer in self.layers])
+    def __call__(self, x: Tensor) -> Sequence[Tensor]:
+        kept = Kept.drawn(torch.Size((len(self.layers), *x.shape)), x.device, DROPOUT)
         core = torch.stack([layer.core for layer in self.layers])
         scale = self.layers[0].scale / (1 - DROPOUT)
         product: Tensor = _Product.apply(
             x, self.weight, self.bias, self.down, core, self.up, scale, kept
         )
-        return product
+        return product.unbind()
 
 
 class _Product(torch.autograd.Function):
@@ -82,7 +93,7 @@ class _Product(torch.autograd.Function):
     def forward(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - one input per gradient
         ctx, x, weight, bias, down, core, up, scale, kept
     ):
-        mask = kept.view(torch.uint8).to(x.dtype)
+        mask = kept.as_numbers(x.dtype)
         z = torch.bmm(x * mask, down.mT)
         y = torch.baddbmm(bias, x.expand(3, -1, -1), weight.mT)
         y.baddbmm_(torch.bmm(z, core.mT), up.mT, alpha=scale)

@@ -50,7 +50,7 @@ class Plan:
         images: images per test.
         tasks: numbers of tasks in the benchmark of growth.
         ranks: ranks in it.
-        projections: tokens, width and rank of the layers whose products could be joined: images of
+        projections: tokens, width and rank of the layers that share an input: images of
             the embedded model, prompts and images of ViT-B/16.
         rate_side: size of the matrix product that the achieved rate is compared with.
         models: architectures in the benchmark of growth.
@@ -99,7 +99,7 @@ def gains(plan: Plan) -> dict[str, Any]:
 
 
 def joined(plan: Plan) -> dict[str, Any]:
-    """Query, key and value in one product."""
+    """Query, key and value of one input, three ways."""
     measure = partial(joined_projections, repeats=JOINED_REPEATS * plan.repeats, device=plan.device)
     return {"rows": [measure(*shape) for shape in plan.projections]}
 

@@ -13,15 +13,15 @@ from typing import Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.fewshot import few_shot_indices, thinned
 from clbench.datamodules.images import ImageTensors
+from clbench.datamodules.mini_cache import Arrays, cached
 from clbench.datamodules.mini_domains import DOMAINS, TASKS
-from clbench.datamodules.mini_render import reference_pairs, render_split, renderer_hash
+from clbench.datamodules.mini_render import reference_pairs, render_split
 from clbench.datamodules.reference import draw
 from clbench.datamodules.sequence import TaskSequence
 
@@ -79,7 +79,7 @@ def tasks(
     return TaskSequence(
         benchmark,
         load,
-        reference=lambda count, seed: _reference(count, seed, rendering),
+        reference=lambda count, seed: _reference(count, seed, rendering, data_root),
         image_size=image_size,
     )
 
@@ -132,7 +132,7 @@ def class_steps(
     return TaskSequence(
         benchmark,
         load,
-        reference=lambda count, seed: _reference(count, seed, rendering),
+        reference=lambda count, seed: _reference(count, seed, rendering, data_root),
         image_size=image_size,
     )
 
@@ -178,14 +178,20 @@ def _check_size(image_size: int) -> None:
 
 
 @functools.cache
-def _reference_pool(rendering: str) -> tuple[torch.Tensor, list[str]]:
+def _reference_pool(rendering: str, data_root: str | None) -> tuple[torch.Tensor, list[str]]:
     """The held-out pairs, in the clean style of pretraining, that every draw comes from."""
-    images, captions = reference_pairs(REFERENCE_POOL, rendering)
-    return torch.from_numpy(images), captions
+
+    def render() -> Arrays:
+        images, captions = reference_pairs(REFERENCE_POOL, rendering)
+        return {"images": images, "captions": np.array(captions)}
+
+    root, keys = _cache_root(data_root), ("images", "captions")
+    arrays = cached(root, VERSION, f"reference-{rendering}", keys, render)
+    return torch.from_numpy(arrays["images"]), arrays["captions"].tolist()
 
 
-def _reference(count: int, seed: int, rendering: str) -> ReferencePairs:
-    images, texts = _reference_pool(rendering)
+def _reference(count: int, seed: int, rendering: str, data_root: str | None) -> ReferencePairs:
+    images, texts = _reference_pool(rendering, data_root)
     chosen = draw(len(texts), count, seed).tolist()
     captions = tuple(sorted({texts[i] for i in chosen}))
     labels = torch.tensor([captions.index(texts[i]) for i in chosen])
@@ -193,36 +199,26 @@ def _reference(count: int, seed: int, rendering: str) -> ReferencePairs:
 
 
 def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
-    """Train and test images of a domain, rendered once and cached on disk."""
-    file = _cache_folder(data_root) / f"{domain}-{rendering}.npz"
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
-            arrays = _read_cache(file)
-            if arrays is None:
-                arrays = _render(domain, rendering)
-                _write_cache(file, arrays)
-    except OSError:  # a cache folder that cannot be written costs time, not results
-        arrays = _render(domain, rendering)
-    tensors = {key: torch.from_numpy(array) for key, array in arrays.items()}
-    return (
-        ImageTensors(tensors["train_images"], tensors["train_labels"]),
-        ImageTensors(tensors["test_images"], tensors["test_labels"]),
+    """Train and test images of a domain."""
+
+    def render() -> Arrays:
+        arrays: Arrays = {}
+        for split, count in (("train", TRAIN_SIZE), ("test", TEST_SIZE)):
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = render_split(
+                domain, split, count, rendering
+            )
+        return arrays
+
+    keys = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")]
+    arrays = cached(_cache_root(data_root), VERSION, f"{domain}-{rendering}", keys, render)
+    train_images, train_labels, test_images, test_labels = (
+        torch.from_numpy(arrays[key]) for key in keys
     )
+    return ImageTensors(train_images, train_labels), ImageTensors(test_images, test_labels)
 
 
-def _render(domain: str, rendering: str) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = {}
-    for split, count in (("train", TRAIN_SIZE), ("test", TEST_SIZE)):
-        arrays[f"{split}_images"], arrays[f"{split}_labels"] = render_split(
-            domain, split, count, rendering
-        )
-    return arrays
-
-
-def _cache_folder(data_root: str | None) -> Path:
-    base = Path(data_root) if data_root else default_cache()
-    return base / "mini" / f"v{VERSION}-{renderer_hash()[:12]}"
+def _cache_root(data_root: str | None) -> Path:
+    return Path(data_root) if data_root else default_cache()
 
 
 def default_cache() -> Path:
@@ -230,21 +226,3 @@ def default_cache() -> Path:
     if chosen := os.environ.get("CLBENCH_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbench"
-
-
-def _read_cache(file: Path) -> dict[str, np.ndarray] | None:
-    """The cached arrays; None if missing or damaged (they are then rendered again)."""
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
-    except Exception:  # numpy, zipfile and zlib each raise their own on damaged files
-        return None
-    complete = {"train_images", "train_labels", "test_images", "test_labels"} <= set(arrays)
-    return arrays if complete else None
-
-
-def _write_cache(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    partial = file.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]
-    partial.replace(file)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.draws import Draws
-from clbench.clip.losses import alignment, classification, distillation
+from clbench.clip.losses import alignment, distillation
 from clbench.clip.memory import FeatureMemory, collecting
 from clbench.clip.reference import Reference
 from clbench.core.data import Batch, TaskData
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Projection = Literal["gradient", "update"]
 
 GRAM_BATCH = 16
+"""Images whose features are scaled together, as released."""
+PASS_BATCH = 4 * GRAM_BATCH
+"""Images that are encoded together to collect their features."""
 REFERENCE_SEED = 42
 
 
@@ -131,10 +135,15 @@ class GNSP(Method):
         """Classification, distillation and modality alignment."""
         pairs = self.pairs.sample(self.reference_batch, self.draws.generator)
         captions = self.model.text_features(self.pairs.tokens, pairs.captions)[pairs.labels]
-        z = self.model.logits(pairs.images, captions)
+        prompts = self.model.text_features(batch.prompts)
+        own, reference = self.model.encode_together(batch.images, pairs.images)
+        scores = self.model.similarities(own, prompts)
+        z = self.model.similarities(reference, captions)
         distilled = distillation(pairs.teacher_logits, z, self.temperature)
         return {
-            "classification": classification(self.model, batch, self.label_smoothing),
+            "classification": F.cross_entropy(
+                scores, batch.labels, label_smoothing=self.label_smoothing
+            ),
             "distillation": self.distillation * distilled,
             "alignment": self.alignment * alignment(z, pairs.labels, self.label_smoothing),
         }
@@ -163,8 +172,8 @@ class GNSP(Method):
         """Add the task's features to the memories."""
         inputs = zip(self.layers, self.memories, strict=False)
         class_token = (self.model.network.visual.ln_post, self.memories[-1])
-        with collecting(inputs, class_token):
-            for batch in data.batches(GRAM_BATCH):
+        with collecting(inputs, class_token, GRAM_BATCH):
+            for batch in data.batches(PASS_BATCH):
                 self.model.encode_image(batch.images)
         for memory in self.memories:
             memory.commit(rescale=memory is self.memories[-1])

@@ -64,3 +64,20 @@ def test_loading_leaves_the_collector_as_it_was() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_only_what_the_first_block_has_loaded_is_never_searched() -> None:
+    program = """
+import gc
+from clbench.startup import loading
+counts = []
+for _ in range(2):
+    with loading():
+        import torch
+    counts.append(gc.get_freeze_count())
+print(counts[0] > 10_000, counts[0] == counts[1])
+"""
+    command = [sys.executable, "-c", program]
+    assert (
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True True\n"
+    )

@@ -34,13 +34,19 @@ class FeatureMemory(nn.Module):
         self.register_load_state_dict_post_hook(_forget_split)  # type: ignore[no-untyped-call]
 
     @torch.no_grad()
-    def add(self, features: Tensor) -> None:
-        """Add a batch: ``X^T X / ||X^T X||_F`` for features X of shape ``(..., d)``."""
-        x = features.flatten(0, -2).to(self.gram.dtype)
-        with torch.autocast(x.device.type, enabled=False):  # sums of squares need full precision
-            gram = gram_matrix(x)
-        gram /= gram.norm()
-        self._sum = gram if self._sum is None else self._sum.add_(gram)
+    def add(self, features: Tensor, batch: int) -> None:
+        """Add ``X^T X / ||X^T X||_F`` for the features X of each `batch` inputs.
+
+        Args:
+            features: ``(N, ..., d)`` of N inputs.
+            batch: inputs that are scaled together.
+        """
+        for part in features.split(batch):
+            x = part.flatten(0, -2).to(self.gram.dtype)
+            with torch.autocast(x.device.type, enabled=False):  # squares need full precision
+                gram = gram_matrix(x)
+            gram /= gram.norm()
+            self._sum = gram if self._sum is None else self._sum.add_(gram)
 
     @torch.no_grad()
     def commit(self, *, rescale: bool = False) -> None:
@@ -80,20 +86,22 @@ class FeatureMemory(nn.Module):
 def collecting(
     inputs: Iterable[tuple[nn.Module, FeatureMemory]],
     class_token: tuple[nn.Module, FeatureMemory],
+    batch: int,
 ) -> Iterator[None]:
     """While open, every forward pass adds features to memories.
 
     Args:
         inputs: layers whose input, all tokens, goes into the memory beside them.
         class_token: a layer whose output at the first token goes into the memory beside it.
+        batch: see `FeatureMemory.add`.
     """
 
     def from_input(memory: FeatureMemory) -> Any:
-        return lambda layer, args: memory.add(args[0])
+        return lambda layer, args: memory.add(args[0], batch)
 
     def from_class_token(layer: nn.Module, args: Any, output: Tensor) -> None:
         # open_clip pools either before or after the last norm; after pooling one token is left.
-        class_token[1].add(output if output.dim() == 2 else output[:, 0])
+        class_token[1].add(output if output.dim() == 2 else output[:, 0], batch)
 
     handles = [layer.register_forward_pre_hook(from_input(memory)) for layer, memory in inputs]
     handles.append(class_token[0].register_forward_hook(from_class_token))

@@ -142,6 +142,13 @@ class CLIP(nn.Module):
             images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
         return F.normalize(self._image_features(images).float(), dim=-1)
 
+    def encode_together(self, *batches: Tensor) -> Sequence[Tensor]:
+        """`encode_image` of several batches in one pass, which is faster where they are small."""
+        if len({batch.dtype for batch in batches}) > 1:
+            return [self.encode_image(batch) for batch in batches]
+        images = torch.cat([batch.to(self.device, non_blocking=True) for batch in batches])
+        return torch.split(self.encode_image(images), [len(batch) for batch in batches])
+
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Unit-length text features ``(N, D)``.
 
@@ -170,9 +177,6 @@ class CLIP(nn.Module):
     def logits(self, images: Tensor, class_features: Tensor) -> Tensor:
         """Score images among classes: ``exp(logit_scale) * f(I) @ class_features.T``.
 
-        The product is taken in full precision also under autocast: bfloat16 keeps logits of
-        this size only to about 0.1.
-
         Args:
             images: ``(B, 3, H, W)`` as in `encode_image`.
             class_features: ``(C, D)`` of unit length.
@@ -180,9 +184,16 @@ class CLIP(nn.Module):
         Returns:
             ``(B, C)``.
         """
-        features = self.encode_image(images)
+        return self.similarities(self.encode_image(images), class_features)
+
+    def similarities(self, image_features: Tensor, class_features: Tensor) -> Tensor:
+        """``exp(logit_scale) * image_features @ class_features.T``, ``(B, D)`` and ``(C, D)``.
+
+        The product is taken in full precision also under autocast: bfloat16 keeps logits of
+        this size only to about 0.1.
+        """
         with torch.autocast(self.device.type, enabled=False):
-            return self.logit_scale.exp() * features @ class_features.float().T
+            return self.logit_scale.exp() * image_features @ class_features.float().T
 
     def text_features(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
         """Features of tokenised texts as `encode_text` gives them, for use in every step.

@@ -70,7 +70,7 @@ def packages(module: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     waiting = ["clbench"]
-    if module not in sys.stdlib_module_names:
+    if module != "clbench" and module not in sys.stdlib_module_names:
         waiting += packages_distributions().get(module, [])
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()

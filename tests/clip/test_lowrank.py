@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from clbench.clip.lowrank import Dropout, LowRankLinear, attach, detach, low_rank_scale
+from clbench.clip.lowrank import LowRankLinear, attach, detach, low_rank_scale
 from tests.methods.contract import saved
 
 
@@ -103,25 +103,3 @@ def test_attached_layers_stand_in_the_model_and_come_off_merged(tiny_clip, tiny_
     detach(tiny_clip)
     torch.testing.assert_close(tiny_clip.encode_image(images), before, atol=1e-5, rtol=0)
     assert list(tiny_clip.export_state_dict()) == names
-
-
-def test_dropout_drops_the_asked_share_and_keeps_the_mean() -> None:
-    dropout, x = Dropout(0.25), torch.ones(300, 7, 101)
-    y = dropout(x)
-    torch.testing.assert_close(y.unique(), torch.tensor([0.0, 1 / 0.75]))
-    assert (y == 0).double().mean().item() == pytest.approx(0.25, abs=0.005)
-    assert not torch.equal(dropout(x), y)
-    gradient = torch.autograd.grad(dropout(x.requires_grad_()).sum(), x)[0]
-    torch.testing.assert_close(gradient.unique(), torch.tensor([0.0, 1 / 0.75]))
-
-
-def test_dropout_does_nothing_in_evaluation_or_without_share() -> None:
-    x = torch.randn(4, 5)
-    assert torch.equal(Dropout(0.25).eval()(x), x)
-    assert torch.equal(Dropout(0.0)(x), x)
-
-
-def test_neighbouring_elements_are_dropped_independently() -> None:
-    dropped = (Dropout(0.5)(torch.ones(40_000)) == 0).double().view(-1, 4)
-    correlation = torch.corrcoef(dropped.T)
-    assert (correlation - torch.eye(4)).abs().max() < 0.05

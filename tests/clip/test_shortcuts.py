@@ -1,5 +1,7 @@
 """Passes through the encoders that leave work out give what the whole passes give."""
 
+from collections.abc import Iterator
+
 import open_clip
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 from clbench.clip.activation import QuickGELU
 from clbench.clip.known_features import LIMIT, KnownFeatures
 from clbench.clip.last_block import can_be_cut, reads_class_token_only, run_to_tokens
+from clbench.clip.lowrank import attach
 from clbench.clip.model import CLIP
 from clbench.clip.reference import Reference
 from clbench.core.data import ReferencePairs
@@ -34,11 +37,15 @@ def test_quick_gelu_keeps_its_input_only_and_leaves_it_alone():
     assert torch.equal(x, before)
 
 
-def whole(clip: CLIP) -> CLIP:
-    """Keep a CLIP from cutting its last blocks short."""
+def as_cut_and_as_whole(clip: CLIP) -> Iterator[CLIP]:
+    """A CLIP that cuts its last blocks short, then the same kept from it."""
+    transformers = [clip.network.visual.transformer, clip.network.transformer]
+    assert all(can_be_cut(transformer) for transformer in transformers)
+    yield clip
     for encoder in ("vision", "text"):
         clip.blocks(encoder)[-1].register_forward_hook(lambda *_: None)
-    return clip
+    assert not any(can_be_cut(transformer) for transformer in transformers)
+    yield clip
 
 
 def features(clip: CLIP) -> tuple[Tensor, Tensor]:
@@ -49,7 +56,7 @@ def features(clip: CLIP) -> tuple[Tensor, Tensor]:
 
 def test_cut_last_blocks_give_the_same_features_and_gradients(tiny_clip):
     results = []
-    for clip in (tiny_clip, whole(tiny_clip)):
+    for clip in as_cut_and_as_whole(tiny_clip):
         torch.manual_seed(1)
         clip.zero_grad()
         outputs = features(clip)
@@ -62,6 +69,33 @@ def test_cut_last_blocks_give_the_same_features_and_gradients(tiny_clip):
     assert cut_gradients.keys() == full_gradients.keys()
     for name, gradient in cut_gradients.items():
         torch.testing.assert_close(gradient, full_gradients[name], atol=1e-5, rtol=1e-4)
+
+
+def test_cut_last_blocks_with_updates_beside_their_weights_give_the_same(tiny_clip):
+    for adapter in attach(tiny_clip, tiny_clip.attention_linears(), 4, 0.5, core=True).values():
+        adapter.set_factors(down=torch.randn(4, 64), up=torch.randn(64, 4), core=torch.eye(4))
+    results = []
+    for clip in as_cut_and_as_whole(tiny_clip):
+        torch.manual_seed(1)
+        results.append(features(clip))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_only_keys_and_values_of_the_last_block_see_all_tokens(tiny_clip):
+    seen: dict[str, torch.Size] = {}
+    attention = tiny_clip.blocks("vision")[-1].attn
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        layer = attention.get_submodule(name)
+
+        def forward(x: Tensor, name: str = name, call=layer.forward) -> Tensor:
+            seen[name] = x.shape
+            return call(x)
+
+        layer.forward = forward
+    features(tiny_clip)
+    assert seen["q_proj"] == seen["out_proj"] == (4, 1, 64)
+    assert seen["k_proj"] == seen["v_proj"] == (4, 17, 64)
 
 
 def test_last_mlp_sees_one_token_unless_somebody_looks(tiny_clip):
@@ -94,6 +128,17 @@ def test_foreign_parts_are_run_as_they_are(tiny_clip):
     torch.testing.assert_close(features(tiny_clip)[1], before[1])
 
 
+@pytest.mark.parametrize("part", ["attn.out_proj", "mlp.c_fc", "ln_1"])
+def test_a_foreign_part_in_the_last_block_sees_all_tokens(tiny_clip, part):
+    last = tiny_clip.blocks("vision")[-1]
+    before = features(tiny_clip)
+    parent, _, name = part.rpartition(".")
+    setattr(last.get_submodule(parent), name, Wrapper(last.get_submodule(part)))
+    assert not can_be_cut(tiny_clip.network.visual.transformer)
+    torch.manual_seed(0)
+    torch.testing.assert_close(features(tiny_clip)[1], before[1])
+
+
 @pytest.mark.parametrize("pool", ["tok", "avg"])
 def test_image_encoders_that_average_tokens_are_not_cut(pool):
     vision = {"image_size": 16, "patch_size": 8, "width": 64, "layers": 1, "pool_type": pool}
@@ -109,6 +154,14 @@ def test_cut_block_picks_the_asked_tokens(tiny_clip):
     expected = transformer(x)[torch.arange(3), tokens]
     torch.testing.assert_close(run_to_tokens(transformer, x, tokens)[:, 0], expected)
     torch.testing.assert_close(run_to_tokens(transformer, x, 2)[:, 0], transformer(x)[:, 2])
+
+
+@pytest.mark.parametrize("kinds", [(torch.uint8, torch.uint8), (torch.uint8, torch.float32)])
+def test_batches_encoded_together_have_the_features_of_each(tiny_clip, kinds):
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    batches = [images[:2].to(kinds[0]), images[2:].to(kinds[1])]
+    for features, batch in zip(tiny_clip.encode_together(*batches), batches, strict=True):
+        torch.testing.assert_close(features, tiny_clip.encode_image(batch))
 
 
 def pairs(images: Tensor, source: str = "benchmark") -> ReferencePairs:

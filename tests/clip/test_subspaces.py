@@ -177,8 +177,8 @@ def test_projection_is_the_dense_projector(kept):
 def test_memory_streams_batches():
     memory = FeatureMemory(4, rho=0.2)
     first, second = torch.randn(3, 5, 4), torch.randn(2, 5, 4)
-    memory.add(first)
-    memory.add(second)
+    memory.add(first, len(first))
+    memory.add(second, len(second))
     memory.commit()
 
     grams = [x.flatten(0, 1).T @ x.flatten(0, 1) for x in (first, second)]
@@ -188,16 +188,30 @@ def test_memory_streams_batches():
     torch.testing.assert_close(memory.gram, total / total.norm())
 
 
+def test_inputs_of_one_pass_are_scaled_in_batches():
+    features = torch.randn(7, 3, 4) * torch.arange(1, 8).view(-1, 1, 1)
+    together, apart = FeatureMemory(4, rho=0.2), FeatureMemory(4, rho=0.2)
+    together.add(features, 2)
+    for part in features.split(2):
+        apart.add(part, 2)
+    for memory in (together, apart):
+        memory.commit()
+    torch.testing.assert_close(together.gram, apart.gram)
+    apart.add(features, 7)
+    apart.commit()
+    assert not torch.allclose(apart.gram - together.gram, together.gram, atol=1e-3)
+
+
 def test_memory_forgets_its_null_space_when_it_changes():
     memory, other = FeatureMemory(4, rho=0.2), FeatureMemory(4, rho=0.2)
-    memory.add(torch.eye(4)[:1])
+    memory.add(torch.eye(4)[:1], 1)
     memory.commit()
     assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([0, 1, 1, 1])
-    other.add(torch.eye(4)[1:2])
+    other.add(torch.eye(4)[1:2], 1)
     other.commit()
     memory.load_state_dict(other.state_dict())
     assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([1, 0, 1, 1])
-    memory.add(torch.eye(4)[2:3])
+    memory.add(torch.eye(4)[2:3], 1)
     memory.commit()
     assert memory.project(torch.eye(4)).diagonal().tolist() == pytest.approx([1, 0, 0, 1])
 
@@ -302,7 +316,7 @@ def test_threads_come_back_after_a_failed_decomposition():
 def test_all_memories_are_split_as_each_alone():
     memories = [FeatureMemory(4, rho=0.2), FeatureMemory(3, rho=0.3), FeatureMemory(4, rho=0.2)]
     for memory in memories:
-        memory.add(torch.randn(9, len(memory.gram)))
+        memory.add(torch.randn(9, len(memory.gram)), 9)
         memory.commit()
     expected = [gram_null_basis(memory.gram, memory.rho).thin for memory in memories]
     FeatureMemory.split_all(memories)

@@ -55,6 +55,15 @@ def test_the_cache_is_used_and_a_damaged_file_rendered_again(
     assert mini.tasks().train_set(0).digest() == first
 
 
+def test_reference_pairs_are_rendered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = mini.tasks().reference_pairs(0, "benchmark", 10, 0)
+    mini._reference_pool.cache_clear()
+    monkeypatch.setattr(mini, "reference_pairs", lambda *a: pytest.fail("rendered again"))
+    second = mini.tasks().reference_pairs(0, "benchmark", 10, 0)
+    assert torch.equal(first.images, second.images)
+    assert (first.captions, first.labels.tolist()) == (second.captions, second.labels.tolist())
+
+
 def test_a_cache_that_cannot_be_written_costs_only_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
