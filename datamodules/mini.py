@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,7 @@ TRAIN_SIZE = 512
 TEST_SIZE = 400
 QUICK_TRAIN_SIZE = 128
 QUICK_TEST_SIZE = 32
+QUICK_REFERENCE = 128
 REFERENCE_POOL = 2000
 IMAGE_SIZE = 32
 
@@ -58,7 +60,7 @@ def tasks(
         name: name of the variant.
         data_root: folder of the image cache; the user's cache folder if None.
         workers: ignored, the images are in memory.
-        quick: train on 128 images per task at most, test on 32.
+        quick: train on 128 images per task at most, test on 32, draw 128 reference pairs at most.
         image_size: side the backbone expects; must be 32.
 
     Raises:
@@ -79,7 +81,7 @@ def tasks(
     return TaskSequence(
         benchmark,
         load,
-        reference=lambda count, seed: _reference(count, seed, rendering, data_root),
+        reference=_drawing(rendering, data_root, quick),
         image_size=image_size,
     )
 
@@ -107,7 +109,7 @@ def class_steps(
         name: name of the variant.
         data_root: as in `tasks`.
         workers: ignored, the images are in memory.
-        quick: train on 128 images per step, test on 32.
+        quick: as in `tasks`, per step.
         image_size: side the backbone expects; must be 32.
 
     Raises:
@@ -132,7 +134,7 @@ def class_steps(
     return TaskSequence(
         benchmark,
         load,
-        reference=lambda count, seed: _reference(count, seed, rendering, data_root),
+        reference=_drawing(rendering, data_root, quick),
         image_size=image_size,
     )
 
@@ -190,12 +192,20 @@ def _reference_pool(rendering: str, data_root: str | None) -> tuple[torch.Tensor
     return torch.from_numpy(arrays["images"]), arrays["captions"].tolist()
 
 
-def _reference(count: int, seed: int, rendering: str, data_root: str | None) -> ReferencePairs:
-    images, texts = _reference_pool(rendering, data_root)
-    chosen = draw(len(texts), count, seed).tolist()
-    captions = tuple(sorted({texts[i] for i in chosen}))
-    labels = torch.tensor([captions.index(texts[i]) for i in chosen])
-    return ReferencePairs(images[chosen], captions, labels, source="benchmark: mini, held out")
+def _drawing(
+    rendering: str, data_root: str | None, quick: bool
+) -> Callable[[int, int], ReferencePairs]:
+    """What draws pairs from the pool, by count and seed."""
+
+    def draw_pairs(count: int, seed: int) -> ReferencePairs:
+        images, texts = _reference_pool(rendering, data_root)
+        count = min(count, QUICK_REFERENCE) if quick else count
+        chosen = draw(len(texts), count, seed).tolist()
+        captions = tuple(sorted({texts[i] for i in chosen}))
+        labels = torch.tensor([captions.index(texts[i]) for i in chosen])
+        return ReferencePairs(images[chosen], captions, labels, source="benchmark: mini, held out")
+
+    return draw_pairs
 
 
 def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:

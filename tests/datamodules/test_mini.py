@@ -93,6 +93,13 @@ def test_reference_pairs_are_held_out_and_fixed_by_the_seed() -> None:
     assert pairs.source.startswith("benchmark")
 
 
+def test_smoke_runs_draw_fewer_reference_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mini, "QUICK_REFERENCE", 7)
+    for sequence in (mini.tasks(quick=True), mini.class_steps(quick=True)):
+        assert len(sequence.reference_pairs(0, "benchmark", 20, seed=1).images) == 7
+        assert len(sequence.reference_pairs(0, "benchmark", 3, seed=1).images) == 3
+
+
 def test_class_steps_pool_classes_of_several_tasks() -> None:
     sequence = mini.class_steps()
     benchmark = sequence.benchmark
