@@ -125,7 +125,7 @@ class LowRankLinear(nn.Module):
 def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
     """``layer(x)`` of several layers; low-rank updates of one kind share one autograd node.
 
-    That saves a third of the small operations, and sums the gradients of x on the way.
+    That saves small operations, and the gradients of x are summed on the way.
     """
     first, *others = layers
     if (

@@ -14,6 +14,10 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from clbench.clip.dropout import Kept
 
 
+SAVED = 6
+"""Tensors of a layer that are saved for the backward pass: W, A, M, B, M's input and B's input."""
+
+
 class Factors(NamedTuple):
     """What a low-rank layer multiplies with.
 
@@ -92,7 +96,7 @@ class _Products(torch.autograd.Function):
         results: list[Tensor | None] = []
         g_x = masks = None
         for i, (gradient, needed) in enumerate(zip(gradients, _grouped(needs), strict=True)):
-            weight, down, core, up, z, t = saved[6 * i : 6 * i + 6]
+            weight, down, core, up, z, t = saved[SAVED * i : SAVED * (i + 1)]
             g = gradient.reshape(-1, gradient.shape[-1])
             if i == 0 and ctx.kept is not None:
                 masks = _masks(ctx.kept, g)
