@@ -13,7 +13,6 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.dropout import Kept
 
-
 SAVED = 6
 """Tensors of a layer that are saved for the backward pass: W, A, M, B, M's input and B's input."""
 
