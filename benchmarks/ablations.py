@@ -61,7 +61,7 @@ def whole_context(steps: NuSASteps) -> Iterator[None]:
 
 
 @contextmanager
-def materialised_update(_: NuSASteps) -> Iterator[None]:
+def materialised_update(steps: NuSASteps) -> Iterator[None]:
     """Updates are built in full, with PyTorch's dropout."""
 
     def forward(self: LowRankLinear, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def materialised_update(_: NuSASteps) -> Iterator[None]:
         dropped = F.dropout(x, self.dropout.p, self.training)
         return self.base(x) + F.linear(dropped, self.scale * self.up @ down)  # type: ignore[no-any-return]
 
-    with mock.patch.object(LowRankLinear, "forward", forward), one_layer_at_a_time(_):
+    with mock.patch.object(LowRankLinear, "forward", forward), one_layer_at_a_time(steps):
         yield
 
 

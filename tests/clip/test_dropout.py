@@ -23,7 +23,7 @@ def test_dropout_does_nothing_in_evaluation_or_without_share() -> None:
 
 
 @pytest.mark.parametrize("p", [0.25, 0.5, 0.3])
-@pytest.mark.parametrize("apart", [1, 8, 64, 40_000 // 4])
+@pytest.mark.parametrize("apart", [1, 2, 3, 8, 64, 40_000 // 4])
 def test_elements_are_dropped_independently_of_those_nearby(p: float, apart: int) -> None:
     dropped = (Dropout(p)(torch.ones(40_000)) == 0).double()
     correlation = torch.corrcoef(torch.stack([dropped[:-apart], dropped[apart:]]))[0, 1]
