@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, Final
+
+UNUSED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "scipy.signal": {"hamming": None},  # torchmetrics adds this name where it is missing
+    "wandb": {},  # loaded by timm, which open_clip loads
+}
+"""Modules that companions of PyTorch load and do not use, with what they look for in them."""
 
 
 @contextmanager
@@ -22,12 +31,39 @@ def loading() -> Iterator[None]:
     first, enabled = "torch" not in sys.modules, gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _put_off(UNUSED):
+            yield
         if first:
             gc.freeze()
     finally:
         if enabled:
             gc.enable()
+
+
+class _Later(ModuleType):
+    """Stands for a module that is loaded when something of it is used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__file__":  # asked of all modules by those who look for a piece of source
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextmanager
+def _put_off(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Let the import of modules alone not load them in the block."""
+    later = {name: _Later(name) for name in modules if name not in sys.modules}
+    for name, module in later.items():
+        vars(module).update(modules[name])
+    sys.modules.update(later)
+    try:
+        yield
+    finally:
+        for name, module in later.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 def leave(code: int) -> None:
