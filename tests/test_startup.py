@@ -78,3 +78,31 @@ for _ in range(2):
 print(counts[0] > 10_000, counts[0] == counts[1])
 """
     assert end(program).stdout == "True True\n"
+
+
+def test_modules_that_others_load_for_nothing_are_loaded_when_they_are_used() -> None:
+    program = """
+from clbench.startup import loading
+with loading():
+    import clbench.api
+    import timm.utils.summary as timm, scipy
+    loaded = {name for name in ("wandb", "scipy.signal", "scipy.stats") if name in sys.modules
+              and getattr(sys.modules[name], "__file__", None)}
+    print(sorted(loaded))
+    import wandb
+    print(wandb.__version__ == timm.wandb.__version__)
+import scipy.signal.windows
+print(scipy.signal.convolve([1], [2])[0], timm.wandb.init is sys.modules["wandb"].init)
+"""
+    assert end(program).stdout == "[]\nTrue\n2 True\n"
+
+
+def test_what_the_block_itself_uses_is_loaded_in_it() -> None:
+    program = """
+from clbench.startup import loading
+with loading():
+    import scipy.signal.windows
+    from wandb import init
+print(scipy.signal.windows.hann(1), init is sys.modules["wandb"].init)
+"""
+    assert end(program).stdout == "[1.] True\n"

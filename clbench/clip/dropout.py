@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,15 +72,22 @@ class Dropout(nn.Module):
 
 
 def _random_bits(count: int, probability: float) -> Any:
-    """At least `count` bits, eight to the byte, that are one with the given probability.
+    """At least `count` bits, eight to the byte, that are one with the given probability."""
+    steps = _digit_by_digit(probability)
+    words = torch.empty(len(steps) + 1, -(-count // 64), dtype=torch.int64)
+    last, *others = words.random_(-(2**63), None).numpy()
+    for step, word in zip(steps, others, strict=True):
+        step(last, word, out=last)
+    return last.view(np.uint8)
+
+
+@cache
+def _digit_by_digit(probability: float) -> Sequence[Callable[..., Any]]:
+    """What to do with a fair bit and one fair bit after another, to get a bit of a probability.
 
     Let a bit be one with probability q. With a fair bit, ``or`` makes that (1 + q) / 2 and ``and``
     makes it q / 2: either puts a binary digit, 1 or 0, in front of those of q.
     """
     scaled = min(max(round(probability * 2**DIGITS), 1), 2**DIGITS - 1)
     digits = f"{scaled:0{DIGITS}b}".rstrip("0")
-    words = torch.empty(len(digits), -(-count // 64), dtype=torch.int64)
-    last, *others = words.random_(-(2**63), None).numpy()
-    for digit, word in zip(reversed(digits[:-1]), others, strict=True):
-        (np.bitwise_or if digit == "1" else np.bitwise_and)(last, word, out=last)
-    return last.view(np.uint8)
+    return [np.bitwise_or if digit == "1" else np.bitwise_and for digit in reversed(digits[:-1])]

@@ -13,6 +13,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.dropout import Kept
 
+SMALL = 2**20
+"""Masks of at most this many elements are kept as they are rather than one bit per element."""
 SAVED = 6
 """Tensors of a layer that are saved for the backward pass: W, A, M, B, M's input and B's input."""
 
@@ -47,8 +49,8 @@ def lowrank_products(
 
     No product is wider than the rank except those with W, A and B themselves: neither an
     ``out x in`` update nor its gradient is ever formed. Kept for the backward pass are
-    activations of the width of the rank, which elements d keeps (on the CPU one bit each), and
-    the input only where A is trained. W and b get no gradient.
+    activations of the width of the rank, which elements d keeps (on the CPU one bit each, but for
+    small inputs), and the input only where A is trained. W and b get no gradient.
 
     Args:
         x: ``(..., in)``.
@@ -73,7 +75,7 @@ class _Products(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         layers = _grouped(tensors)
         needed = _grouped(ctx.needs_input_grad[3:])
-        inputs = None if kept is None else _masks(kept, rows).mul_(rows)
+        inputs, remembered = _dropped_out(rows, kept)
         outputs, saved = [], []
         for i, (layer, needs) in enumerate(zip(layers, needed, strict=True)):
             weight, bias, down, core, up = layer
@@ -82,7 +84,7 @@ class _Products(torch.autograd.Function):
             y = F.linear(rows, weight, bias).addmm_(t, up.T, alpha=scale)
             outputs.append(y.view(*x.shape[:-1], len(weight)))
             saved += [weight, down, core, up, z if needs.core else None, t if needs.up else None]
-        ctx.scale, ctx.kept, ctx.shape = scale, kept, x.shape
+        ctx.scale, ctx.kept, ctx.shape = scale, remembered, x.shape
         ctx.save_for_backward(x if any(needs.down for needs in needed) else None, *saved)
         return tuple(outputs)
 
@@ -93,12 +95,12 @@ class _Products(torch.autograd.Function):
         needs_x, _, _, *needs = ctx.needs_input_grad
         rows = None if x is None else x.reshape(-1, x.shape[-1])
         results: list[Tensor | None] = []
-        g_x = masks = None
+        g_x, masks = None, ctx.kept
         for i, (gradient, needed) in enumerate(zip(gradients, _grouped(needs), strict=True)):
             weight, down, core, up, z, t = saved[SAVED * i : SAVED * (i + 1)]
             g = gradient.reshape(-1, gradient.shape[-1])
-            if i == 0 and ctx.kept is not None:
-                masks = _masks(ctx.kept, g)
+            if isinstance(masks, Kept):
+                masks = _masks(masks, g)
             mask = None if masks is None else masks[i]
             g_t = (g @ up).mul_(ctx.scale)
             g_z = g_t if core is None else g_t @ core
@@ -121,6 +123,16 @@ def _grouped(flat: Sequence[Any]) -> list[Factors]:
     """One entry per factor of each layer."""
     size = len(Factors._fields)
     return [Factors(*flat[i : i + size]) for i in range(0, len(flat), size)]
+
+
+def _dropped_out(rows: Tensor, kept: Kept | None) -> tuple[Tensor | None, Tensor | Kept | None]:
+    """Inputs of the updates, ``(layers, rows, in)``, and what tells their masks later."""
+    if kept is None:
+        return None, None
+    masks = _masks(kept, rows)
+    if masks.numel() <= SMALL:
+        return masks * rows, masks
+    return masks.mul_(rows), kept
 
 
 def _masks(kept: Kept, rows: Tensor) -> Tensor:
