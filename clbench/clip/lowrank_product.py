@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.dropout import Kept
 
-SMALL = 2**20
+SMALL = 2**18
 """Masks of at most this many elements are kept as they are rather than one bit per element."""
 SAVED = 6
 """Tensors of a layer that are saved for the backward pass: W, A, M, B, M's input and B's input."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import warnings
@@ -41,6 +42,9 @@ def make_trainer(
         world: the processes that train together.
         **options: further arguments of `Trainer`.
     """
+    if device.type == "cpu":
+        # Lightning sets this, and every optimizer step would open the driver to count GPUs.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=world.size,

@@ -11,6 +11,7 @@ from clbench.core.settings import RunSettings
 from clbench.engine import allocator, compiling
 from clbench.engine.allocator import freed_memory_kept
 from clbench.engine.compiling import compiled
+from clbench.engine.trainers import make_trainer
 
 QUICK = {"train.steps": 2}
 
@@ -72,6 +73,17 @@ def test_ways_of_computing_leave_the_run_directory_as_it_is():
     plain = RunSettings()
     assert RunSettings(workers=3, compile=True).fingerprint() == plain.fingerprint()
     assert RunSettings(precision="bf16").fingerprint() != plain.fingerprint()
+
+
+def test_steps_on_the_cpu_do_not_look_for_gpus(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    make_trainer(RunSettings(), torch.device("cpu"), tmp_path, [])
+    looks: list[int] = []
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: looks.append(1) or 0)
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.sum().backward()
+    torch.optim.AdamW([parameter], fused=True).step()
+    assert looks == []
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 5)])
