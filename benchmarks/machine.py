@@ -1,4 +1,4 @@
-"""What the machine can do, and how much memory a function needs."""
+"""What the machine can do, and how much time, memory and operations a function needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from clbench.engine.costs import peak_memory, reset_peak_memory
+
+ADDMM = torch.ops.aten.addmm_
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -76,6 +79,20 @@ def release() -> None:
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def operations(function: Callable[[], object]) -> int:
+    """Floating-point operations of matrix products and attention in a call."""
+    counter = FlopCounterMode(display=False, custom_mapping={ADDMM: _addmm_operations})
+    with counter:
+        function()
+    return counter.get_total_flops()
+
+
+def _addmm_operations(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
+    """The counter knows `addmm`, but not the form that adds in place."""
+    (rows, inner), (_, columns) = shapes[1], shapes[2]
+    return int(2 * rows * inner * columns)
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, side: int = 3072) -> float:

@@ -26,6 +26,7 @@ def write_page(results: Path, page: Path) -> None:
         "scoring": _scoring,
         "reading": _reading,
         "equality": _equality,
+        "mini": _mini,
         "tasks": _tasks,
         "growth": _growth,
     }
@@ -294,6 +295,33 @@ def _equality(result: Result) -> str:
         "## Both formulations give the same\n\nLargest difference of losses and of trained weights "
         "after some steps of AdamW side by side, fp32, without dropout.\n\n"
         + _table(["method", "steps", "loss", "weights"], rows)
+    )
+
+
+def _mini(result: Result) -> str:
+    totals = [0.0, 0.0, 0.0]
+    rows = []
+    for part in result["parts"]:
+        once = statistics.median(part["seconds"])
+        # Nothing below the time of loading is known.
+        alone = statistics.median(part.get("operator_seconds", [once]))
+        floor = part.get("floor_seconds", once)
+        all_of_them = [part["count"] * each for each in (once, alone, floor)]
+        totals = [a + b for a, b in zip(totals, all_of_them, strict=True)]
+        each = f"{1e3 * once:.0f} ms"
+        operators = str(part.get("operators", ""))
+        sums = [f"{seconds:.1f} s" for seconds in all_of_them]
+        rows.append([part["part"], str(part["count"]), operators, each, *sums])
+    rows.append(["together", "", "", "", *(f"{seconds:.1f} s" for seconds in totals)])
+    head = ["part", "times", "operators", "one", "all", "operators alone", "operations"]
+    runs = ", ".join(f"{seconds:.0f} s" for seconds in result["seconds"])
+    return (
+        "## The embedded benchmark\n\n`clbench run --method nusa --benchmark mini`, from the "
+        f"start to the last table, run after run: {runs}. Its parts, and two floors of each: the "
+        "operators of PyTorch that it comes down to, called again one after the other with the "
+        "same arguments, without modules, graph and optimizer; and its floating-point operations "
+        "at the rate of a large matrix product. Products of a model of width 128 are too small "
+        f"for that rate.\n\n{_table(head, rows)}\n{_machine(result)}"
     )
 
 

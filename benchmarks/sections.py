@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import ablations, decompositions, evaluation, growth
+from benchmarks import ablations, decompositions, embedded, evaluation, growth
 from benchmarks.joined import joined_projections
 from benchmarks.machine import (
     alone,
@@ -23,6 +22,7 @@ from benchmarks.machine import (
     available_memory,
     has_bfloat16_units,
     matrix_rate,
+    operations,
     peak,
     ratio,
     release,
@@ -33,7 +33,7 @@ from benchmarks.steps import GNSPSteps, NuSASteps, Pair, Step, largest_differenc
 BF16 = torch.bfloat16
 STEPS_OF_PEAK = 2
 JOINED_REPEATS = 10
-ADDMM = torch.ops.aten.addmm_
+CALLS_OF_PARTS = 20
 Formulation = Literal["plain", "shipped"]
 
 
@@ -157,15 +157,15 @@ def command_line(plan: Plan) -> dict[str, Any]:
     return {"seconds": times}
 
 
-def embedded(plan: Plan) -> dict[str, Any]:
-    """The whole embedded benchmark, from the command line to the last table."""
+def mini(plan: Plan) -> dict[str, Any]:
+    """The whole embedded benchmark, from the command line to the last table, and its parts."""
 
     def run() -> None:
         with tempfile.TemporaryDirectory() as folder:
             _clbench("run", "--method", "nusa", "--benchmark", "mini", "-q", "--runs-dir", folder)
 
-    (times,) = alternate([run], 2, plan.device, warmup=0)
-    return {"seconds": times}
+    (times,) = alternate([run], plan.repeats, plan.device, warmup=0)
+    return {"seconds": times, "parts": embedded.parts(CALLS_OF_PARTS * plan.repeats, plan.device)}
 
 
 def tasks(plan: Plan) -> dict[str, Any]:
@@ -196,7 +196,7 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "scoring": scoring,
     "reading": reading,
     "help": command_line,
-    "mini": embedded,
+    "mini": mini,
     "tasks": tasks,
     "growth": growing,
 }
@@ -239,20 +239,6 @@ def _times(step: Step, plan: Plan) -> list[float]:
 def _bf16_times(pair: Callable[[], Pair], plan: Plan) -> list[float] | None:
     """Times in bfloat16; None on CPUs that only emulate it, where a step takes minutes."""
     return _times(pair().shipped, plan) if has_bfloat16_units(plan.device) else None
-
-
-def operations(step: Step) -> int:
-    """Floating-point operations of matrix products and attention in a step."""
-    counter = FlopCounterMode(display=False, custom_mapping={ADDMM: _addmm_operations})
-    with counter:
-        step()
-    return counter.get_total_flops()
-
-
-def _addmm_operations(*shapes: Any, out_shape: Any = None, **_: Any) -> int:
-    """The counter knows `addmm`, but not the form that adds in place."""
-    (rows, inner), (_, columns) = shapes[1], shapes[2]
-    return int(2 * rows * inner * columns)
 
 
 def _clbench(*arguments: str) -> None:

@@ -176,21 +176,36 @@ def shipped_step(
     lr: float,
     precision: torch.dtype | None = None,
 ) -> Step:
+    """What the engine does in a step, memory included."""
+    step = training_step(method, loss, lr, precision)
+
+    def keeping() -> float:
+        with freed_memory_kept(method.model.device):
+            return step()
+
+    return keeping
+
+
+def training_step(
+    method: Method,
+    loss: Callable[[], Mapping[str, Tensor]],
+    lr: float,
+    precision: torch.dtype | None = None,
+) -> Step:
     """What the engine does in a step."""
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=lr, weight_decay=0.01, fused=True)
 
     def step() -> float:
-        with freed_memory_kept(method.model.device):
-            optimizer.zero_grad()
-            with _autocast(method.model, precision):
-                terms = loss()
-                total = torch.stack([*terms.values()]).sum()
-            total.backward()  # type: ignore[no-untyped-call]
-            method.after_backward()
-            optimizer.step()
-            method.after_step()
-            return total.item()
+        optimizer.zero_grad()
+        with _autocast(method.model, precision):
+            terms = loss()
+            total = torch.stack([*terms.values()]).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        method.after_backward()
+        optimizer.step()
+        method.after_step()
+        return total.item()
 
     return step
 

@@ -11,10 +11,10 @@ import open_clip
 import pytest
 import torch
 
-from benchmarks import ablations, growth, machine, page, plain, sections, steps
+from benchmarks import ablations, embedded, growth, machine, page, plain, sections, steps
 from benchmarks.joined import joined_projections
-from benchmarks.machine import describe, ratio
-from benchmarks.sections import Plan, operations
+from benchmarks.machine import describe, operations, ratio
+from benchmarks.sections import Plan
 from benchmarks.setting import Size, class_texts
 from clbench.clip.model import CLIP
 from tests.conftest import WordTokenizer
@@ -123,6 +123,18 @@ def test_class_names_are_distinct_beyond_those_of_imagenet():
     assert len(set(class_texts(1200).names)) == 1200
 
 
+def test_the_parts_of_an_embedded_run_are_its_own(monkeypatch):
+    monkeypatch.setattr(embedded, "_load_modules", lambda: None)
+    loading, step, test = embedded.parts(2, CPU)
+    assert (loading["count"], step["count"], test["count"]) == (1, 11 * 100, 12 * 11)
+    for part in (step, test):
+        assert part["operators"] > 500
+        assert len(part["seconds"]) == len(part["operator_seconds"]) == 2
+        assert part["floor_seconds"] < min(part["seconds"])
+    # Twelve products per token and layer of width 128, of which a quarter of one layer is left out.
+    assert test["operations"] == pytest.approx(400 * 17 * 4 * 24 * 128**2, rel=0.3)
+
+
 def test_every_section_goes_onto_the_page(tmp_path: Path):
     made_up = describe_quickly()
     for name, section in sections.SECTIONS.items():
@@ -131,12 +143,18 @@ def test_every_section_goes_onto_the_page(tmp_path: Path):
         measured = {"measured": "now", "machine": made_up, **section(PLAN)}
         (tmp_path / f"{name}.json").write_text(json.dumps(measured))
     (tmp_path / "help.json").write_text(json.dumps({"seconds": [0.3, 2.0, 0.4]}))
-    (tmp_path / "mini.json").write_text(json.dumps({"seconds": [61.0]}))
+    step = {"part": "step", "count": 1000, "seconds": [0.05], "operators": 9}
+    step |= {"operator_seconds": [0.04], "floor_seconds": 0.01}
+    parts = [{"part": "loading", "count": 1, "seconds": [5.0]}, step]
+    embedded_run = {"seconds": [61.0, 70.4], "parts": parts, "measured": "now", "machine": made_up}
+    (tmp_path / "mini.json").write_text(json.dumps(embedded_run))
     file = tmp_path / "speed.md"
     page.write_page(tmp_path, file)
     text = file.read_text()
     assert "| clbench --help | ≤ 1 s | 0.4 s | met |" in text
     assert "| ≤ 60 s | 61 s | **not met** |" in text
+    assert "run after run: 61 s, 70 s." in text
+    assert "| together |  |  |  | 55.0 s | 45.0 s | 15.0 s |" in text
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     assert len(titles) == len(set(titles)) >= 10
     for line in re.findall(r"^\|.*\|$", text, re.MULTILINE):
