@@ -318,10 +318,10 @@ def _mini(result: Result) -> str:
     return (
         "## The embedded benchmark\n\n`clbench run --method nusa --benchmark mini`, from the "
         f"start to the last table, run after run: {runs}. Its parts, and two floors of each: the "
-        "operators of PyTorch that it comes down to, called again one after the other with the "
-        "same arguments, without modules, graph and optimizer; and its floating-point operations "
-        "at the rate of a large matrix product. Products of a model of width 128 are too small "
-        f"for that rate.\n\n{_table(head, rows)}\n{_machine(result)}"
+        "operators of PyTorch that it comes down to, called one after the other, without modules "
+        "and graph; and its floating-point operations at the rate of a large matrix product, for "
+        "which those of a model of width 128 are too small.\n\n"
+        f"{_table(head, rows)}\n{_machine(result)}"
     )
 
 
