@@ -1,4 +1,4 @@
-"""Commands start and end without looking for garbage among the modules they have loaded."""
+"""Commands load no module for nothing, and look for no garbage among those they have loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final
 
@@ -54,9 +55,12 @@ class _Later(ModuleType):
 @contextmanager
 def _put_off(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     """Let the import of modules alone not load them in the block."""
-    later = {name: _Later(name) for name in modules if name not in sys.modules}
-    for name, module in later.items():
-        vars(module).update(modules[name])
+    later: dict[str, _Later] = {}
+    for name in modules:
+        with suppress(ModuleNotFoundError):
+            if name not in sys.modules and (spec := find_spec(name)):
+                later[name] = _Later(name)
+                vars(later[name]).update(modules[name], __spec__=spec)
     sys.modules.update(later)
     try:
         yield

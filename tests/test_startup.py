@@ -106,3 +106,23 @@ with loading():
 print(scipy.signal.windows.hann(1), init is sys.modules["wandb"].init)
 """
     assert end(program).stdout == "[1.] True\n"
+
+
+def test_modules_that_are_not_there_stay_away() -> None:
+    program = """
+import clbench.startup
+from clbench.startup import loading
+clbench.startup.UNUSED = {"no_such": {}, "no.such": {}, "colorsys": {}}
+with loading():
+    for name in clbench.startup.UNUSED:
+        try:
+            __import__(name)
+        except ModuleNotFoundError as error:
+            print(error)
+    from importlib.util import find_spec
+    print(find_spec("colorsys").name, "__file__" in vars(sys.modules["colorsys"]))
+print("colorsys" in sys.modules)
+"""
+    assert end(program).stdout == (
+        "No module named 'no_such'\nNo module named 'no'\ncolorsys False\nFalse\n"
+    )
