@@ -66,11 +66,10 @@ def _training(
 ) -> Callable[[], object]:
     """A training step of a task, always on the same images."""
     index = sequence.benchmark.tasks.index(task)
-    prompts = method.model.tokenize([texts[0] for texts in task.classes.prompts])
+    prompts = method.model.tokenize(task.classes.training_prompts)
     loader = sequence.train_loader(index, batch_size=settings.train.batch_size, steps=1, seed=0)
     images, labels = next(iter(loader))
-    device = method.model.device
-    batch = Batch(images.to(device), labels.to(device), prompts)
+    batch = Batch(images, labels, prompts).to(method.model.device)
     return training_step(method, lambda: method.loss(batch), settings.train.lr_for(task.name))
 
 

@@ -28,7 +28,7 @@ def scoring(
     model = build_model(size, device).eval()
     encoders = plain.Encoders.of(model)
     texts = class_texts(classes)
-    tokens = model.tokenize([prompts[0] for prompts in texts.prompts])
+    tokens = model.tokenize(texts.training_prompts)
     pixels = random_images(model, images, 2)
 
     @torch.no_grad()

@@ -57,9 +57,9 @@ class Operators:
         users: dict[int, int] = {}
         for index, (operator, arguments, keywords, outputs) in enumerate(recorder.calls):
             handed_on = [
-                (i, made[_memory(argument)])
+                (i, maker)
                 for i, argument in enumerate(arguments)
-                if isinstance(argument, Tensor) and _memory(argument) in made
+                if isinstance(argument, Tensor) and (maker := made.get(_memory(argument)))
             ]
             constants = [*arguments]
             for i, maker in handed_on:

@@ -75,7 +75,7 @@ class RandomTask:
 
     def __post_init__(self) -> None:
         self.task = Task("random", self.texts)
-        self.captions = tuple(prompts[0] for prompts in self.texts.prompts)
+        self.captions = self.texts.training_prompts
         self.prompts = self.model.tokenize(self.captions)
         self.labels = torch.arange(len(self.images)) % len(self.texts)
 

@@ -9,7 +9,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, Final
@@ -55,12 +56,13 @@ class _Later(ModuleType):
 @contextmanager
 def _put_off(modules: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     """Let the import of modules alone not load them in the block."""
-    later: dict[str, _Later] = {}
-    for name in modules:
-        with suppress(ModuleNotFoundError):
-            if name not in sys.modules and (spec := find_spec(name)):
-                later[name] = _Later(name)
-                vars(later[name]).update(modules[name], __spec__=spec)
+    later = {
+        name: _Later(name)
+        for name in modules
+        if name not in sys.modules and find_spec(name.partition(".")[0])
+    }
+    for name, module in later.items():
+        vars(module).update(modules[name], __spec__=ModuleSpec(name, None))
     sys.modules.update(later)
     try:
         yield

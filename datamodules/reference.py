@@ -25,8 +25,7 @@ def draw(available: int, count: int, seed: int) -> np.ndarray:
 def task_pairs(images: ImageSet, classes: ClassTexts, count: int, seed: int) -> ReferencePairs:
     """Training images of a task with its training prompts as captions."""
     chosen, labels = images.__getitems__(draw(len(images), count, seed).tolist())
-    captions = tuple(prompts[0] for prompts in classes.prompts)
-    return ReferencePairs(chosen, captions, labels, source="task")
+    return ReferencePairs(chosen, classes.training_prompts, labels, source="task")
 
 
 def folder_pairs(folder: str, count: int, seed: int, image_size: int) -> ReferencePairs:

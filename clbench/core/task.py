@@ -37,6 +37,11 @@ class ClassTexts:
         prompts = tuple(tuple(t.format(name) for t in templates) for name in names)
         return cls(tuple(names), prompts)
 
+    @property
+    def training_prompts(self) -> tuple[str, ...]:
+        """The first prompt of every class."""
+        return tuple(prompts[0] for prompts in self.prompts)
+
     def first(self) -> ClassTexts:
         """The same classes with only their training prompt."""
         return ClassTexts(self.names, tuple(prompts[:1] for prompts in self.prompts))

@@ -219,7 +219,7 @@ class SequenceRunner:
         """
         spec = self.benchmark.tasks[task]
         seed_everything(self.settings.seed, task + 1)
-        prompts = self.model.tokenize([p[0] for p in spec.classes.prompts])
+        prompts = self.model.tokenize(spec.classes.training_prompts)
         data = MethodData(self.sequence, task, prompts)
         with self._overhead(f"beginning {spec.name}"):
             self.method.train()
