@@ -13,7 +13,6 @@ import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
-from sklearn.datasets import load_digits
 
 from clbench.datamodules.mini_canvas import (
     CANVAS,
@@ -224,6 +223,8 @@ def handwriting(pool: str) -> tuple[NDArray[np.uint8], ...]:
     Returns:
         For each digit an array of its samples, shape (samples, 8, 8), 255 where there is ink.
     """
+    from sklearn.datasets import load_digits  # takes a second, and pictures are kept on disk
+
     digits = load_digits()
     images = np.minimum(digits.images * 16, 255).astype(np.uint8)
     of_pool = np.isin(np.arange(len(images)) % 11, HANDWRITING_SHARES[pool])

@@ -7,13 +7,12 @@ never share one.
 
 import functools
 import hashlib
+import importlib.metadata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import PIL
-import sklearn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -118,8 +117,8 @@ def renderer_hash() -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
-    for package in (PIL, np, sklearn):
-        digest.update(f"{package.__name__} {package.__version__}\0".encode())
+    for package in ("pillow", "numpy", "scikit-learn"):
+        digest.update(f"{package} {importlib.metadata.version(package)}\0".encode())
     return digest.hexdigest()
 
 

@@ -97,6 +97,15 @@ print(scipy.signal.convolve([1], [2])[0], timm.wandb.init is sys.modules["wandb"
     assert end(program).stdout == "[]\nTrue\n2 True\n"
 
 
+def test_pictures_kept_on_disk_are_found_without_what_draws_them() -> None:
+    program = """
+from clbench.datamodules.mini import tasks
+from clbench.datamodules.mini_render import renderer_hash
+print(len(renderer_hash()), "sklearn" in sys.modules)
+"""
+    assert end(program).stdout == "64 False\n"
+
+
 def test_what_the_block_itself_uses_is_loaded_in_it() -> None:
     program = """
 from clbench.startup import loading
