@@ -90,15 +90,22 @@ def _equality_targets(result: Result) -> list[list[str]]:
     return rows
 
 
+def _mini_targets(result: Result) -> list[list[str]]:
+    asked, measured = 60, min(result["seconds"])
+    row = _at_most("clbench run --method nusa --benchmark mini", asked, measured, " s")
+    if measured > asked:
+        alone = sum(operators for _, operators, _ in map(_sums, result["parts"]))
+        row[-1] += f": its operators alone take {alone:.3g} s"
+    return [row]
+
+
 TARGETS: dict[str, Any] = {
     "nusa": _nusa_targets,
     "gnsp": _gnsp_targets,
     "grams": lambda r: [_at_least("GNSP: decomposition of its Gram matrices", 2.5, r["ratio"])],
     "reading": lambda r: [_at_least("cached test set against decoding it", 10, r["ratio"])],
     "equality": _equality_targets,
-    "mini": lambda r: [
-        _at_most("clbench run --method nusa --benchmark mini", 60, min(r["seconds"]), " s")
-    ],
+    "mini": _mini_targets,
     "help": lambda r: [_at_most("clbench --help", 1.0, statistics.median(r["seconds"]), " s")],
 }
 
@@ -299,20 +306,14 @@ def _equality(result: Result) -> str:
 
 
 def _mini(result: Result) -> str:
-    totals = [0.0, 0.0, 0.0]
+    sums = [_sums(part) for part in result["parts"]]
     rows = []
-    for part in result["parts"]:
-        once = statistics.median(part["seconds"])
-        # Nothing below the time of loading is known.
-        alone = statistics.median(part.get("operator_seconds", [once]))
-        floor = part.get("floor_seconds", once)
-        all_of_them = [part["count"] * each for each in (once, alone, floor)]
-        totals = [a + b for a, b in zip(totals, all_of_them, strict=True)]
-        each = f"{1e3 * once:.0f} ms"
+    for part, seconds in zip(result["parts"], sums, strict=True):
+        each = f"{1e3 * statistics.median(part['seconds']):.0f} ms"
         operators = str(part.get("operators", ""))
-        sums = [f"{seconds:.1f} s" for seconds in all_of_them]
-        rows.append([part["part"], str(part["count"]), operators, each, *sums])
-    rows.append(["together", "", "", "", *(f"{seconds:.1f} s" for seconds in totals)])
+        rows.append([part["part"], str(part["count"]), operators, each, *_in_seconds(seconds)])
+    totals = [sum(column) for column in zip(*sums, strict=True)]
+    rows.append(["together", "", "", "", *_in_seconds(totals)])
     head = ["part", "times", "operators", "one", "all", "operators alone", "operations"]
     runs = ", ".join(f"{seconds:.0f} s" for seconds in result["seconds"])
     return (
@@ -323,6 +324,18 @@ def _mini(result: Result) -> str:
         "which those of a model of width 128 are too small.\n\n"
         f"{_table(head, rows)}\n{_machine(result)}"
     )
+
+
+def _sums(part: Result) -> list[float]:
+    """All calls of a part of the embedded run, measured and by its two floors, in seconds."""
+    once = statistics.median(part["seconds"])
+    # Nothing below the time of loading is known.
+    alone = statistics.median(part.get("operator_seconds", [once]))
+    return [part["count"] * each for each in (once, alone, part.get("floor_seconds", once))]
+
+
+def _in_seconds(numbers: Sequence[float]) -> list[str]:
+    return [f"{seconds:.1f} s" for seconds in numbers]
 
 
 def _tasks(result: Result) -> str:
