@@ -36,7 +36,7 @@ report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
 
 bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m speed $(ARGS)
 
 test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
 	$(BIN)/pytest $(ARGS)

@@ -11,28 +11,26 @@ from typing import Any
 from rich.console import Console
 
 from clbench import config, registry
-from clbench.clip.loading import load_clip
 from clbench.clip.model import CLIP
-from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
+from clbench.core.results.soundness import require_sound, same_numbers
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark
-from clbench.engine.progress import QuietReporter, Reporter, make_reporter
-from clbench.engine.randomness import same_threads
-from clbench.engine.resuming import differences
-from clbench.engine.retesting import retest
-from clbench.engine.rundir import RunDirectory, folder_name, run_path
+from clbench.engine.process.guarded_trackers import GuardedTrackers
+from clbench.engine.process.progress import QuietReporter, Reporter, make_reporter
+from clbench.engine.process.randomness import same_threads
+from clbench.engine.process.world import following, leading
+from clbench.engine.rundir.directory import RunDirectory, folder_name, run_path
+from clbench.engine.rundir.resuming import differences
+from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
-from clbench.engine.tracking import GuardedTrackers
-from clbench.engine.trainers import choose_device
-from clbench.engine.world import following, leading
-from clbench.engine.zeroshot import ZeroShotCache
-from clbench.report.rundir import publish
-from clbench.report.trackers import make_trackers
-from clbench.verify import require_sound, same_numbers
+from clbench.engine.training.trainers import choose_device
+from clbench.inputs import load_inputs
+from clbench.report.run_files import publish
+from clbench.trackers.choose import make_trackers
 
 Overrides = Mapping[str, Any]
 
@@ -96,7 +94,7 @@ def run_resolved(
         _track_finished(settings, result, directory, reporter)
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
-    model, sequence = _load(settings)
+    model, sequence = load_inputs(settings)
     _note_unknown_words(model, sequence.benchmark, reporter)
     sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
     with directory, leading(settings, runs_dir, choose_device(settings)) as world:
@@ -117,7 +115,7 @@ def run_resolved(
 def follow(settings: RunSettings, cls: type[Method], runs_dir: Path) -> None:
     """Train along with the process that `run_resolved` leads."""
     device = choose_device(settings)
-    model, sequence = _load(settings)
+    model, sequence = load_inputs(settings)
     reporter = QuietReporter()
     with following(device) as world:
         SequenceRunner(
@@ -131,50 +129,6 @@ def follow(settings: RunSettings, cls: type[Method], runs_dir: Path) -> None:
             publish=publish,
             world=world,
         ).follow()
-
-
-def _load(settings: RunSettings) -> tuple[CLIP, SequenceData]:
-    """Load weights and data, or say about both at once what is missing."""
-    problems: list[str] = []
-    image_size = 224  # without weights; the data are only looked at, to complete the message
-    try:
-        model = load_clip(settings.backbone)
-        image_size = model.image_size
-    except ClbenchError as error:
-        problems.append(str(error))
-        if registry.benchmark(settings.benchmark.name).backbone:
-            raise  # a benchmark that brings its own backbone brings its data, too
-    try:
-        sequence = build_sequence(settings, image_size)
-    except ClbenchError as error:
-        problems.append(str(error))
-    if problems:
-        raise ClbenchError("\n".join(problems))
-    return model, sequence
-
-
-def _workers(settings: RunSettings) -> int:
-    """Data-loading processes: on the CPU none, because training keeps all cores busy."""
-    if settings.workers is not None:
-        return settings.workers
-    return min(8, (os.cpu_count() or 1) - 1) if choose_device(settings).type == "cuda" else 0
-
-
-def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
-    """Build the task sequence of a benchmark.
-
-    Raises:
-        ClbenchError: its data are missing or damaged.
-    """
-    recipe = registry.benchmark(settings.benchmark.name)
-    return recipe.load_builder()(
-        name=recipe.name,
-        image_size=image_size,
-        data_root=settings.data_root,
-        workers=_workers(settings),
-        quick=settings.quick,
-        **settings.benchmark.options,
-    )
 
 
 def rerun(
@@ -210,22 +164,6 @@ def rerun(
     if lines and (changed := differences(before, after.provenance)):
         lines.append(f"the machine has other {', '.join(changed)}: the last digits may differ")
     return after, lines
-
-
-def evaluate_again(folder: Path, result: RunResult) -> tuple[CorrectRow, list[str]]:
-    """Test the last checkpoint of a run anew.
-
-    Returns:
-        Which images are correct, and what of machine and software is other than in the run.
-
-    Raises:
-        ClbenchError: weights, data or checkpoint are missing or not those of the run.
-    """
-    resolved, cls = config.revive(result.config)
-    model, sequence = _load(resolved)
-    method = cls(**resolved.method.params)
-    with same_threads(result):
-        return retest(resolved, sequence, model, method, folder, result)
 
 
 def compare(

@@ -21,7 +21,7 @@ from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.settings import RunSettings
 from clbench.core.yaml_text import load_yaml
-from clbench.report.trackers import check_trackers
+from clbench.trackers.choose import check_trackers
 
 if TYPE_CHECKING:
     from clbench.core.method import Method
@@ -31,7 +31,7 @@ Tree = dict[str, Any]
 SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation", "checkpoint_every")
 QUICK_STEPS = 4
 OPEN_CLIP_NAMES = {"backbone.name": "backbone.model", "backbone.pretrained": "backbone.weights"}
-MINI_WEIGHTS = "clbench.datamodules:mini_clip.safetensors"
+MINI_WEIGHTS = "clbench.datamodules.mini:clip.safetensors"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 

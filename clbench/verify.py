@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
-from clbench.core.correctness import CorrectRow, disagreement, read_rows
 from clbench.core.errors import ClbenchError
-from clbench.core.result import FILE_NAME, RunResult
+from clbench.core.results.correctness import CorrectRow
+from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.results.soundness import Finding, check_bits, counted_rows
+from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
-from clbench.core.tracker import LOSS_FILE
 from clbench.core.yaml_text import load_yaml
-from clbench.report.matrix_csv import read_matrix_csv
+from clbench.report.tables.matrix_csv import read_matrix_csv
 
 CSV_TOLERANCE = 1e-9
 """The matrix file keeps ten significant digits."""
 OTHER_MACHINE = 0.005
 """Share of test images that may be answered differently on other hardware or software."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        what: the thing checked.
-        text: what was found.
-        sound: whether that is as it should be.
-    """
-
-    what: str
-    text: str
-    sound: bool = True
 
 
 def verify(path: Path, *, evaluate: bool = False) -> list[Finding]:
@@ -62,7 +46,7 @@ def verify(path: Path, *, evaluate: bool = False) -> list[Finding]:
     sealed = "sealed by its hash" if result.schema_version > 1 else "older: has no hash"
     tasks = f"{result.matrix.learned} of {len(result.matrix.tasks)} tasks"
     findings.append(Finding("result", f"{result.status}, {tasks}, summary recomputed, {sealed}"))
-    checks: list[Callable[[], Iterator[Finding]]] = [lambda: _bits(file, result)]
+    checks: list[Callable[[], Iterator[Finding]]] = [lambda: check_bits(file, result)]
     if file.name == FILE_NAME:
         folder = file.parent
         checks += [
@@ -79,34 +63,6 @@ def verify(path: Path, *, evaluate: bool = False) -> list[Finding]:
         except ClbenchError as error:
             findings.append(Finding("file", str(error), False))
     return findings
-
-
-def require_sound(file: Path) -> RunResult:
-    """Load a result and refuse it where it contradicts its per-image record.
-
-    Raises:
-        ClbenchError: the result or the record is damaged, edited, or they disagree.
-    """
-    result = RunResult.load(file)
-    for finding in _bits(file, result):
-        if not finding.sound:
-            raise ClbenchError(f"{file}: {finding.text}")
-    return result
-
-
-def _bits(file: Path, result: RunResult) -> Iterator[Finding]:
-    rows = _counted_rows(file, result)
-    if not rows:
-        yield Finding("images", "no per-image record: written by an older version, or not kept")
-        return
-    problem = disagreement(rows, result.matrix)
-    total = sum(len(bits) for row in rows.values() for bits in row.values())
-    yield Finding("images", problem or f"{total} answers agree with every cell", problem is None)
-
-
-def _counted_rows(file: Path, result: RunResult) -> dict[int, CorrectRow]:
-    """The rows that the result counts; one more may be on disk if the run stopped in between."""
-    return {t: row for t, row in read_rows(file).items() if t <= result.matrix.learned}
 
 
 def _matrix_file(folder: Path, result: RunResult) -> Iterator[Finding]:
@@ -181,7 +137,7 @@ def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
 
 
 def _checkpoint(folder: Path, result: RunResult) -> Iterator[Finding]:
-    from clbench.engine.checkpoints import CheckpointStore, DamagedCheckpointError, Position
+    from clbench.engine.rundir.checkpoints import CheckpointStore, DamagedCheckpointError, Position
 
     store, position = CheckpointStore(folder), Position(result.matrix.learned)
     if position not in store.positions():
@@ -196,12 +152,31 @@ def _checkpoint(folder: Path, result: RunResult) -> Iterator[Finding]:
         yield Finding("checkpoint", f"both hashes agree, after task {position.learned}")
 
 
+def evaluate_again(folder: Path, result: RunResult) -> tuple[CorrectRow, list[str]]:
+    """Test the last checkpoint of a run anew.
+
+    Returns:
+        Which images are correct, and what of machine and software is other than in the run.
+
+    Raises:
+        ClbenchError: weights, data or checkpoint are missing or not those of the run.
+    """
+    from clbench import config
+    from clbench.engine.process.randomness import same_threads
+    from clbench.engine.retesting import retest
+    from clbench.inputs import load_inputs
+
+    resolved, cls = config.revive(result.config)
+    model, sequence = load_inputs(resolved)
+    method = cls(**resolved.method.params)
+    with same_threads(result):
+        return retest(resolved, sequence, model, method, folder, result)
+
+
 def _evaluate(folder: Path, result: RunResult) -> Iterator[Finding]:
     """Test the checkpoint of the last row anew and compare image by image."""
-    from clbench import api
-
-    before = _counted_rows(folder / FILE_NAME, result).get(result.matrix.learned, {})
-    again, changed = api.evaluate_again(folder, result)
+    before = counted_rows(folder / FILE_NAME, result).get(result.matrix.learned, {})
+    again, changed = evaluate_again(folder, result)
     if not before:
         cells = dict(
             zip(result.matrix.tasks, result.matrix.values[result.matrix.learned], strict=True)
@@ -217,28 +192,3 @@ def _evaluate(folder: Path, result: RunResult) -> Iterator[Finding]:
     yield Finding(
         "evaluation", f"{other} of {total} answers of the last row differ{where}", other <= allowed
     )
-
-
-def same_numbers(first: RunResult, second: RunResult) -> list[str]:
-    """Where two results of the same settings differ; empty if nowhere.
-
-    Returns:
-        One line per difference: weights, data, steps, accuracies.
-    """
-    a, b = first.matrix, second.matrix
-    if a.tasks != b.tasks:
-        return [f"tasks: {', '.join(a.tasks)} and {', '.join(b.tasks)}"]
-    both: list[tuple[str, Any, Any]] = [
-        ("the backbone's weights", first.backbone.fingerprint, second.backbone.fingerprint),
-        ("the images", first.data.splits, second.data.splits),
-        ("the numbers of steps", first.cost.steps, second.cost.steps),
-    ]
-    lines = [f"{what} differ" for what, one, other in both if one != other]
-    different = ~((a.values == b.values) | (np.isnan(a.values) & np.isnan(b.values)))
-    if different.any():
-        largest = np.nanmax(np.abs(a.values - b.values)[different])
-        lines.append(
-            f"{int(different.sum())} of {different.size} accuracies differ, "
-            f"by up to {100 * largest:.2f} percentage points"
-        )
-    return lines

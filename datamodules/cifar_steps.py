@@ -17,14 +17,14 @@ from pydantic import Field
 
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.augment import RandomCrop, ResizeAndCrop, Transform
-from clbench.datamodules.catalog import class_texts
-from clbench.datamodules.decoded import Decoded
-from clbench.datamodules.decoded_file import DecodedFile
-from clbench.datamodules.fewshot import thinned
-from clbench.datamodules.inventory import require
-from clbench.datamodules.mtil import QUICK_TEST_SIZE, data_folder, official_splits
-from clbench.datamodules.samples import Samples
+from clbench.datamodules.catalogue.catalogue import class_texts
+from clbench.datamodules.fetching.inventory import require
+from clbench.datamodules.mtil import official_splits
+from clbench.datamodules.pixels.augment import RandomCrop, ResizeAndCrop, Transform
+from clbench.datamodules.pixels.data_folder import QUICK_TEST_SIZE, data_folder
+from clbench.datamodules.pixels.decoded import Decoded
+from clbench.datamodules.pixels.decoded_file import DecodedFile
+from clbench.datamodules.pixels.samples import Samples, thinned
 from clbench.datamodules.sequence import TaskSequence
 
 VERSION: Final = 1
@@ -117,7 +117,7 @@ def step_indices(
 def _class_order(kind: ClassOrder, seed: int, classes: int) -> NDArray[np.int64]:
     if kind == "shuffled":
         return np.random.default_rng(seed).permutation(classes)
-    text = (files("clbench.datamodules") / "prompts.json").read_text(encoding="utf-8")
+    text = (files("clbench.datamodules.catalogue") / "prompts.json").read_text(encoding="utf-8")
     return np.asarray(json.loads(text)[PROMPTS]["class_order"], dtype=np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Parts of image sets, the same for every method and seed: k images per class, every n-th one."""
+"""The k-shot draw: k training images per class, the same for every method and seed."""
 
 from __future__ import annotations
 
@@ -38,8 +38,3 @@ def few_shot_indices(labels: Tensor, shots: int, seed: int, name: str) -> list[i
         rng = np.random.default_rng([seed, int(label)])
         chosen.extend(int(i) for i in rng.choice(members, size=shots, replace=False))
     return sorted(chosen)
-
-
-def thinned(size: int, about: int) -> range:
-    """Indices of `about` images out of `size`, evenly spread: what smoke runs are tested on."""
-    return range(0, size, max(1, size // about))

@@ -11,10 +11,10 @@ from pydantic import Field
 
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.decoded import Decoded
-from clbench.datamodules.mtil import data_folder, decoded
+from clbench.datamodules.pixels.data_folder import data_folder, decoded
+from clbench.datamodules.pixels.decoded import Decoded
+from clbench.datamodules.pixels.samples import Contents, Samples
 from clbench.datamodules.reference import IMAGE_SUFFIXES
-from clbench.datamodules.samples import Contents, Samples
 from clbench.datamodules.sequence import TaskSequence
 from clbench.datamodules.splits import few_shot
 

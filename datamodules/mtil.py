@@ -14,18 +14,16 @@ from pydantic import Field
 
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import Benchmark, Setting, Task
-from clbench.datamodules import readers
-from clbench.datamodules.catalog import CATALOG, class_texts
-from clbench.datamodules.decoded import Decoded
-from clbench.datamodules.fewshot import thinned
-from clbench.datamodules.inventory import require
-from clbench.datamodules.mini import default_cache
-from clbench.datamodules.samples import Contents, Samples
+from clbench.datamodules.catalogue.catalogue import CATALOG, class_texts
+from clbench.datamodules.fetching.inventory import require
+from clbench.datamodules.pixels.data_folder import data_folder, decoded
+from clbench.datamodules.pixels.decoded import Decoded
+from clbench.datamodules.pixels.samples import Contents
+from clbench.datamodules.readers import read as readers
 from clbench.datamodules.sequence import TaskSequence
 from clbench.datamodules.splits import few_shot, random_split
 
 VERSION: Final = 1
-QUICK_TEST_SIZE: Final = 64
 
 ORDER_II: Final = (
     "StanfordCars", "Food", "MNIST", "OxfordPet", "Flowers", "SUN397", "Aircraft", "Caltech101",
@@ -94,11 +92,6 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     return TaskSequence(benchmark, load, image_size=image_size, workers=workers)
 
 
-def data_folder(data_root: str | None) -> Path:
-    """Where data sets, splits and decoded images lie: as given, or in the user's cache folder."""
-    return Path(data_root).expanduser() if data_root else default_cache() / "data"
-
-
 def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], str]:
     """The data sets in task order, and the name of that order.
 
@@ -138,10 +131,3 @@ def official_splits(name: str, root: Path) -> Contents:
         return contents
     train, test = random_split(name, contents.train, root / "splits")
     return Contents(train, test, contents.class_names)
-
-
-def decoded(samples: Samples, size: int, root: Path, name: str, *, quick: bool = False) -> Decoded:
-    """An image set under the test transform; for smoke runs every n-th image, not kept on disk."""
-    if not quick:
-        return Decoded.of(samples, size, root / "decoded", name)
-    return Decoded.of(samples.subset(thinned(len(samples), QUICK_TEST_SIZE)), size, None, name)

@@ -15,8 +15,8 @@ from clbench.core.data import ImageSet, ReferencePairs
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
-from clbench.datamodules.augment import CroppedImages, PositionedBatches
-from clbench.datamodules.decoded import Decoded
+from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
+from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.reference import folder_pairs, task_pairs
 
 Loader = DataLoader[tuple[Tensor, Tensor]]

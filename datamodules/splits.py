@@ -18,7 +18,7 @@ import torch
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.datamodules.fewshot import few_shot_indices
-from clbench.datamodules.samples import Samples
+from clbench.datamodules.pixels.samples import Samples
 
 FORMAT: Final = 1
 SPLIT_SEED: Final = 42

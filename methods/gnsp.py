@@ -11,8 +11,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.draws import Draws
 from clbench.clip.losses import alignment, distillation
-from clbench.clip.memory import FeatureMemory, collecting
 from clbench.clip.reference import Reference
+from clbench.clip.subspaces.memory import FeatureMemory, collecting
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import require
 from clbench.core.method import Footprint, Method

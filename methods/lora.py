@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, final
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.adapters.attach import attach
+from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
-from clbench.clip.lowrank import attach, low_rank_scale
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import require
 from clbench.core.method import Method

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from torch import Tensor
 
+from clbench.clip.adapters.attach import attach
+from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.losses import classification
-from clbench.clip.lowrank import attach, low_rank_scale
-from clbench.clip.subspaces import minor_components, thin_svds
+from clbench.clip.subspaces.directions import minor_components, thin_svds
 from clbench.core.data import Batch, TaskData
 from clbench.core.errors import require
 from clbench.core.method import Method

@@ -24,7 +24,7 @@ from typing import Any
 
 from clbench import registry
 from clbench.core.files import write_atomic
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.verify import verify
 
 PLACES = (

@@ -65,8 +65,9 @@ def main() -> None:
     """Run the command line under observation."""
     note("starting")
     from clbench.core import files
-    from clbench.datamodules import mini
-    from clbench.engine import callbacks, checkpoints, costs, zeroshot
+    from clbench.datamodules.mini import sequence as mini
+    from clbench.engine.rundir import checkpoints, costs, zeroshot
+    from clbench.engine.training import callbacks
 
     measure = costs.Stopwatch.measure
 
@@ -109,7 +110,7 @@ def main() -> None:
         return replace(self, target)
 
     files.Path.replace = replacing  # type: ignore[method-assign, assignment]
-    from clbench.cli import app
+    from clbench.cli.app import app
 
     app()
 

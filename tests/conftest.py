@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 
-from clbench.cli import app
+from clbench.cli.app import app
 from clbench.clip.model import CLIP
 from clbench.core.data import Batch, ReferencePairs
 from clbench.core.task import ClassTexts, Task

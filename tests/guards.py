@@ -5,27 +5,33 @@ is wrong on purpose.
 """
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-# Which layers a layer may import besides itself. Every other file of clbench/ itself (cli, config,
-# registry, ...) is the top layer: it may import all, and none of these may import it.
-LAYERS: dict[str, set[str]] = {
-    "core": set(),
-    "clip": {"core"},
-    "methods": {"core", "clip"},
-    "datamodules": {"core"},
-    "engine": {"core", "clip"},
-    "report": {"core"},
-    "experiments": set(),
-}
+# Files of clbench/ itself, cli/ and launch/ see everything and are seen by nobody below.
 TOP = "top"
+TOP_FOLDERS = ("cli", "launch")
 # At import time these see only core: `import clbench` and a look at the registry must stay cheap.
 LAZY = {"clbench/registry.py", "clbench/__init__.py"}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
 LIGHTNING_LAYERS = {"engine", "datamodules"}
 MAPPED = ("methods", "datamodules", "experiments")
+CROWDED = 12
+"""Code files that a folder may hold."""
+
+
+def allowed_imports(root: Path) -> dict[str, set[str]]:
+    """What docs/design.md says a layer, or a folder inside one, may import besides itself."""
+    text = (root / "docs/design.md").read_text()
+    (block,) = re.findall(r"^```imports\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    allowed: dict[str, set[str]] = {}
+    for line in block.splitlines():
+        name, arrow, others = line.partition("->")
+        if arrow:
+            allowed.setdefault(name.strip(), set()).update(others.split())
+    return allowed
 
 
 def sources(root: Path) -> Iterator[Path]:
@@ -34,12 +40,15 @@ def sources(root: Path) -> Iterator[Path]:
         yield from sorted((root / folder).rglob("*.py"))
 
 
-def layer_of(root: Path, path: Path) -> str:
-    """The layer a file belongs to."""
-    parts = path.relative_to(root).parts
-    if parts[0] != "clbench":
-        return parts[0]
-    return parts[1] if len(parts) > 2 else TOP
+def module_parts(root: Path, path: Path) -> tuple[str, ...]:
+    """A file's place below clbench in the package: ``("clip", "layers", "hooks")``."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return parts[1:] if parts[0] == "clbench" else parts
+
+
+def layer_of(parts: tuple[str, ...]) -> str:
+    """The layer of a module or folder below clbench."""
+    return TOP if len(parts) < 2 or parts[0] in TOP_FOLDERS else parts[0]
 
 
 def is_type_checking(test: ast.expr) -> bool:
@@ -68,46 +77,112 @@ def imported_modules(node: ast.AST) -> list[str]:
         if node.level:
             return ["." * node.level + (node.module or "")]
         base = node.module or ""
-        return [f"{base}.{alias.name}" for alias in node.names] if base == "clbench" else [base]
+        if base.split(".")[0] == "clbench":
+            return [f"{base}.{alias.name}" for alias in node.names]
+        return [base]
     return []
 
 
-def target_layer(module: str) -> str | None:
-    """The layer of an imported module; None outside clbench."""
-    parts = module.split(".")
-    if parts[0] != "clbench" or (len(parts) > 1 and parts[1].startswith("__")):
+def target_of(root: Path, module: str) -> tuple[str, ...] | None:
+    """The file below clbench that an imported name stands for, as `module_parts` has it.
+
+    None outside clbench. A package's own name stands for its ``__init__``.
+    """
+    parts = tuple(module.split("."))
+    if parts[0] != "clbench":
         return None
-    return parts[1] if len(parts) > 1 and parts[1] in LAYERS else TOP
+    for end in range(len(parts), 0, -1):  # the last part may be a name inside the module
+        inner = parts[1:end]
+        for base in (root / "clbench", root) if inner[:1] not in ((), ("clbench",)) else ():
+            if base.joinpath(*inner).with_suffix(".py").is_file():
+                return inner
+            if base.joinpath(*inner).is_dir():
+                return (*inner, "__init__")
+    return ("__init__",) if len(parts) == 1 or parts[1].startswith("__") else parts[1:]
 
 
-def import_problem(layer: str, lazy: bool, in_function: bool, module: str) -> str | None:
-    """What is wrong with importing a module from a layer, if anything."""
-    if module.startswith("."):
-        return f"relative import {module}"
-    first = module.split(".")[0]
-    if first in MAPPED:
-        return f"bare import {module}: write clbench.{module}"
-    if first in LIGHTNING and layer not in LIGHTNING_LAYERS:
-        return f"{layer} imports {first}"
-    target = target_layer(module)
-    if target is None:
+def import_problem(
+    rules: dict[str, set[str]], source: tuple[str, ...], target: tuple[str, ...], module: str
+) -> str | None:
+    """What is wrong with one file of clbench importing another, if anything."""
+    layer, other = layer_of(source), layer_of(target)
+    if layer == TOP:
         return None
-    if lazy and not in_function and target != "core":
-        return f"{module} imported at import time: do it inside a function"
-    allowed = {layer} | LAYERS.get(layer, set())
-    return None if layer == TOP or target in allowed else f"{layer} imports {module}"
+    if other != layer:
+        return None if other in rules.get(layer, ()) else f"{layer} imports {module}"
+    folder, inner = ("/".join(parts[:-1]) for parts in (source, target))
+    if folder == inner or inner in rules.get(folder, ()):
+        return None
+    return f"{folder} imports {module}"
 
 
 def import_violations(root: Path) -> list[str]:
-    """Imports against the layers, as ``file:line: what``."""
-    problems = []
+    """Imports against the rules of docs/design.md, as ``file:line: what``."""
+    rules, problems = allowed_imports(root), []
     for path in sources(root):
-        name, layer = path.relative_to(root).as_posix(), layer_of(root, path)
-        problems += [
-            f"{name}:{node.lineno}: {problem}"
-            for node, in_function in nodes(ast.parse(path.read_text()))
+        name, source = path.relative_to(root).as_posix(), module_parts(root, path)
+        for node, in_function in nodes(ast.parse(path.read_text())):
+            for module in imported_modules(node):
+                first, target = module.split(".")[0], target_of(root, module)
+                problem = None
+                if module.startswith("."):
+                    problem = f"relative import {module}"
+                elif first in MAPPED:
+                    problem = f"bare import {module}: write clbench.{module}"
+                elif first in LIGHTNING and layer_of(source) not in LIGHTNING_LAYERS:
+                    problem = f"{layer_of(source)} imports {first}"
+                elif target is not None and target != ("__init__",):
+                    if name in LAZY and not in_function and layer_of(target) != "core":
+                        problem = f"{module} imported at import time: do it inside a function"
+                    else:
+                        problem = import_problem(rules, source, target, module)
+                if problem:
+                    problems.append(f"{name}:{node.lineno}: {problem}")
+    return problems
+
+
+def circle_violations(root: Path) -> list[str]:
+    """Files that import each other in a circle, also inside functions."""
+    graph: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for path in sources(root):
+        source = module_parts(root, path)
+        targets = (
+            target_of(root, module)
+            for node, _ in nodes(ast.parse(path.read_text()))
             for module in imported_modules(node)
-            if (problem := import_problem(layer, name in LAZY, in_function, module))
+        )
+        graph[source] = {t for t in targets if t not in (None, source) and t[-1] != "__init__"}
+    problems: list[str] = []
+    done: set[tuple[str, ...]] = set()
+
+    def visit(file: tuple[str, ...], trail: tuple[tuple[str, ...], ...]) -> None:
+        if file in trail:
+            circle = [*trail[trail.index(file) :], file]
+            problems.append(" -> ".join("/".join(parts) for parts in circle))
+        elif file not in done:
+            for target in sorted(graph.get(file, ())):
+                visit(target, (*trail, file))
+            done.add(file)
+
+    for file in sorted(graph):
+        visit(file, ())
+    return problems
+
+
+def layout_violations(root: Path) -> list[str]:
+    """Crowded folders, and file names that say again what their folder says."""
+    problems = []
+    folders = sorted({path.parent for path in sources(root)})
+    for folder in folders:
+        name = folder.relative_to(root).as_posix()
+        files = [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+        if len(files) > CROWDED and name != "methods":
+            problems.append(f"{name}: {len(files)} code files, more than {CROWDED}")
+        rooms = {folder.name, *(path.name for path in folders if path.parent == folder)}
+        problems += [
+            f"{name}/{stem}.py: its name begins with that of a folder"
+            for stem in sorted(files)
+            if any(stem.startswith(f"{room}_") for room in rooms)
         ]
     return problems
 
@@ -137,28 +212,25 @@ def process_state_violations(root: Path) -> list[str]:
 def sibling_method_violations(root: Path) -> list[str]:
     """Method files that import another method file: shared parts belong into clbench/clip."""
     return [
-        f"methods/{path.name}:{node.lineno}: imports {module}"
+        f"methods/{path.name}:{node.lineno}: imports methods/{target[1]}.py"
         for path in sorted((root / "methods").glob("*.py"))
         if path.name != "__init__.py"
         for node, _ in nodes(ast.parse(path.read_text()))
         for module in imported_modules(node)
-        if target_layer(module) == "methods"
+        if (target := target_of(root, module)) and target[0] == "methods"
     ]
 
 
 def folder_violations(root: Path) -> list[str]:
-    """Nested packages, code among the recipes, mapped folders inside clbench/."""
-    flat = [root / name for name in MAPPED]
-    flat += [path for path in sorted((root / "clbench").iterdir()) if path.is_dir()]
+    """Folders inside methods/, code among the recipes, mapped folders inside clbench/."""
     problems = [
-        f"{path.relative_to(root).as_posix()}: folders with code hold no folders with code"
-        for folder in flat
-        for path in sorted(folder.glob("*/**/*.py"))
+        f"{path.relative_to(root).as_posix()}: methods/ is flat"
+        for path in sorted((root / "methods").glob("*/**/*.py"))
     ]
     problems += [
-        f"experiments/{path.name}: experiments holds recipes, no code"
-        for path in sorted((root / "experiments").glob("*.py"))
-        if path.name != "__init__.py"
+        f"{path.relative_to(root).as_posix()}: experiments holds recipes, no code"
+        for path in sorted((root / "experiments").rglob("*.py"))
+        if path != root / "experiments" / "__init__.py"
     ]
     problems += [
         f"clbench/{name}: the folder is {name}/, mapped by pyproject.toml"
@@ -171,13 +243,17 @@ def folder_violations(root: Path) -> list[str]:
 def package_violations(root: Path) -> list[str]:
     """Differences between the packages in pyproject.toml and the folders on disk."""
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
-    inner = [path.parent.name for path in sorted((root / "clbench").glob("*/__init__.py"))]
-    on_disk = {"clbench": "clbench"} | {f"clbench.{n}": f"clbench/{n}" for n in inner}
-    on_disk |= {f"clbench.{name}": name for name in MAPPED if (root / name).is_dir()}
-    listed = {
-        package: settings["package-dir"].get(package, package.replace(".", "/"))
-        for package in settings["packages"]
+    on_disk = {
+        ".".join(("clbench", *module_parts(root, path)[:-1])): path.parent.relative_to(root)
+        for path in sources(root)
+        if path.with_name("__init__.py").is_file()
     }
+    on_disk |= {f"clbench.{name}": Path(name) for name in MAPPED if (root / name).is_dir()}
+    listed = {}
+    for package in settings["packages"]:
+        first = max(filter(f"{package}.".startswith, (f"{p}." for p in settings["package-dir"])))
+        rest = f"{package}.".removeprefix(first).replace(".", "/")
+        listed[package] = Path(settings["package-dir"][first[:-1]]) / rest
     return [
         f"pyproject.toml: {package} is {listed.get(package)}, on disk {on_disk.get(package)}"
         for package in sorted(listed.keys() | on_disk.keys())

@@ -11,7 +11,7 @@ import open_clip
 import torch
 from safetensors.torch import save_file
 
-from clbench.datamodules.catalog import declared_counts
+from clbench.datamodules.catalogue.catalogue import declared_counts
 from tests.datamodules.disk_formats import write_all
 
 IMAGE_SIZE = 32

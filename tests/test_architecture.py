@@ -11,15 +11,30 @@ ROOT = Path(__file__).parent.parent
 
 PYPROJECT = """
 [tool.setuptools]
-packages = ["clbench", "clbench.core", "clbench.experiments", "clbench.methods"]
+packages = ["clbench", "clbench.cli", "clbench.core", "clbench.experiments", "clbench.methods"]
 [tool.setuptools.package-dir]
+"clbench" = "clbench"
 "clbench.methods" = "methods"
 "clbench.experiments" = "experiments"
+"""
+
+DESIGN = """
+```imports
+core         ->
+clip         -> core
+methods      -> core clip
+datamodules  -> core
+engine       -> core clip
+report       -> core
+clip/layers  -> clip
+```
 """
 
 Guard = Callable[[Path], list[str]]
 GUARDS: list[Guard] = [
     guards.import_violations,
+    guards.circle_violations,
+    guards.layout_violations,
     guards.bare_import_violations,
     guards.process_state_violations,
     guards.sibling_method_violations,
@@ -36,7 +51,9 @@ def tree(tmp_path: Path) -> Path:
     files = {
         "pyproject.toml": PYPROJECT,
         "clbench/__init__.py": "",
-        "clbench/cli.py": "import clbench.engine.runner\nimport clbench.methods.nusa\n",
+        "docs/design.md": DESIGN,
+        "clbench/cli/app.py": "import clbench.engine.runner\nimport clbench.methods.nusa\n",
+        "clbench/cli/__init__.py": "",
         "clbench/core/__init__.py": "",
         "clbench/core/method.py": (
             "from typing import TYPE_CHECKING\n"
@@ -76,8 +93,14 @@ def test_a_sound_tree_breaks_no_rule(guard: Guard, tree: Path) -> None:
 
 
 def test_the_guards_see_the_code() -> None:
-    layers = {guards.layer_of(ROOT, path) for path in guards.sources(ROOT)}
-    assert layers == {*guards.LAYERS, guards.TOP}
+    parts = [guards.module_parts(ROOT, path) for path in guards.sources(ROOT)]
+    rules = guards.allowed_imports(ROOT)
+    assert {guards.layer_of(p) for p in parts} | {"experiments"} == {
+        *(name for name in rules if "/" not in name),
+        guards.TOP,
+    }
+    folders = {"/".join(p[:-1]) for p in parts}
+    assert {name for name in rules if "/" in name} <= folders
 
 
 @pytest.mark.parametrize(
@@ -88,16 +111,18 @@ def test_the_guards_see_the_code() -> None:
         ("clbench/core/a.py", "from clbench import registry", "core imports clbench.registry"),
         ("clbench/clip/a.py", "from clbench.methods.nusa import NuSA", "clip imports"),
         ("methods/a.py", "from clbench.engine import runner", "methods imports clbench.engine"),
-        ("methods/a.py", "from clbench.cli import main", "methods imports clbench.cli"),
+        ("methods/a.py", "from clbench.cli.app import main", "methods imports clbench.cli.app"),
         ("datamodules/a.py", "import clbench.clip.model", "datamodules imports"),
-        ("clbench/engine/a.py", "import clbench.datamodules.mini", "engine imports"),
+        ("clbench/engine/a.py", "import clbench.datamodules.mini.sequence", "engine imports"),
         ("clbench/report/a.py", "import clbench.engine.runner", "report imports"),
         ("methods/a.py", "import lightning as L", "methods imports lightning"),
-        ("clbench/cli.py", "from lightning.pytorch import Trainer", "top imports lightning"),
+        ("clbench/cli/app.py", "from lightning.pytorch import Trainer", "top imports lightning"),
+        ("clbench/clip/a.py", "import clbench.clip.layers.b", "clip imports clbench.clip.layers.b"),
+        ("clbench/clip/layers/b.py", "import clbench.clip.extra.c", "clip/layers imports"),
         ("clbench/core/a.py", "from . import task", "relative import ."),
         ("clbench/core/a.py", "from .task import Task", "relative import .task"),
-        ("clbench/cli.py", "import methods.nusa", "bare import methods.nusa"),
-        ("clbench/cli.py", "from datamodules import mini", "bare import datamodules"),
+        ("clbench/cli/app.py", "import methods.nusa", "bare import methods.nusa"),
+        ("clbench/cli/app.py", "from datamodules import mini", "bare import datamodules"),
         ("clbench/registry.py", "import clbench.methods", "imported at import time"),
         ("clbench/__init__.py", "from clbench import api", "imported at import time"),
         ("clbench/__init__.py", "import clbench.clip.model", "imported at import time"),
@@ -106,6 +131,8 @@ def test_the_guards_see_the_code() -> None:
 def test_forbidden_imports_are_reported(
     tree: Path, path: str, statement: str, expected: str
 ) -> None:
+    write(tree, "clbench/clip/layers/b.py", "")
+    write(tree, "clbench/clip/extra/c.py", "")
     write(tree, path, f"# a comment\n{statement}\n")
     (problem,) = guards.import_violations(tree)
     assert problem.startswith(f"{path}:2: ")
@@ -136,22 +163,38 @@ def test_bare_imports_in_tests_are_reported(tree: Path) -> None:
 
 @pytest.mark.parametrize("code", ["sys.path.append('x')", "os.chdir('x')"])
 def test_changes_of_the_process_are_reported(tree: Path, code: str) -> None:
-    write(tree, "clbench/cli.py", f"{code}\n")
+    write(tree, "clbench/cli/app.py", f"{code}\n")
     assert len(guards.process_state_violations(tree)) == 1
 
 
 def test_methods_that_import_each_other_are_reported(tree: Path) -> None:
     write(tree, "methods/lora.py", "from clbench.methods.nusa import NuSA\n")
-    assert guards.sibling_method_violations(tree) == [
-        "methods/lora.py:1: imports clbench.methods.nusa"
-    ]
+    assert guards.sibling_method_violations(tree) == ["methods/lora.py:1: imports methods/nusa.py"]
+
+
+def test_a_circle_of_files_is_reported(tree: Path) -> None:
+    write(tree, "clbench/core/a.py", "import clbench.core.b\n")
+    write(tree, "clbench/core/b.py", "def f():\n    from clbench.core.a import x\n")
+    assert guards.circle_violations(tree) == ["core/a -> core/b -> core/a"]
+
+
+def test_a_crowded_folder_is_reported(tree: Path) -> None:
+    for i in range(guards.CROWDED + 1):
+        write(tree, f"clbench/engine/a{i}.py", "")
+        write(tree, f"methods/a{i}.py", "")
+    assert guards.layout_violations(tree) == ["clbench/engine: 13 code files, more than 12"]
+
+
+@pytest.mark.parametrize("path", ["clbench/core/core_types.py", "clbench/core_types.py"])
+def test_a_name_that_repeats_a_folder_is_reported(tree: Path, path: str) -> None:
+    write(tree, path, "")
+    assert guards.layout_violations(tree) == [f"{path}: its name begins with that of a folder"]
 
 
 @pytest.mark.parametrize(
     "path",
     [
         "methods/nested/a.py",
-        "clbench/core/nested/a.py",
         "experiments/studies/a.py",
         "experiments/a.py",
         "clbench/methods/a.py",
@@ -164,7 +207,11 @@ def test_misplaced_code_is_reported(tree: Path, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "package"),
-    [("clbench/engine/__init__.py", "clbench.engine"), ("datamodules/mini.py", "datamodules")],
+    [
+        ("clbench/engine/__init__.py", "clbench.engine"),
+        ("clbench/core/results/__init__.py", "clbench.core.results"),
+        ("datamodules/mtil.py", "datamodules"),
+    ],
 )
 def test_a_folder_missing_from_the_packages_is_reported(
     tree: Path, path: str, package: str

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 import clbench
 from clbench import config
-from clbench.cli import app
+from clbench.cli.app import app
 from tests.datamodules.test_folder import write_image
 from tests.small_data import small_data, write_small_clip
 

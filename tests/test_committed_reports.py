@@ -9,7 +9,7 @@ import pytest
 
 import clbench
 from clbench import config, registry
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.report.embed import embedded
 from clbench.report.write import write_report
 

@@ -16,13 +16,13 @@ import torch
 from torch.utils.data import Sampler
 
 from clbench.core.errors import ClbenchError
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.datamodules.sequence import Share, StepSampler
-from clbench.engine.checkpoints import CheckpointStore
-from clbench.engine.world import leading
+from clbench.engine.process.world import leading
+from clbench.engine.rundir.checkpoints import CheckpointStore
 
-RUN = [sys.executable, "-m", "clbench.cli", "run", "--quick", "-q"]
+RUN = [sys.executable, "-m", "clbench.cli.app", "run", "--quick", "-q"]
 
 
 def test_shares_are_the_batch() -> None:
@@ -108,7 +108,7 @@ def test_a_process_that_dies_ends_the_run_with_a_clear_line(tmp_path: Path) -> N
     followers = [
         int(child)
         for child in children
-        if b"clbench.follow" in Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"clbench.launch.follow" in Path(f"/proc/{child}/cmdline").read_bytes()
     ]
     os.kill(followers[0], signal.SIGKILL)
     errors = process.communicate(timeout=120)[1]

@@ -26,7 +26,8 @@ EXAMPLES = modules_with_examples()
 
 
 def test_examples_are_found_in_every_kind_of_package() -> None:
-    assert {"clbench.core.errors", "clbench.core.task", "clbench.clip.subspaces"} <= set(EXAMPLES)
+    known = {"clbench.core.errors", "clbench.clip.subspaces.directions"}
+    assert known <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

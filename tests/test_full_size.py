@@ -10,7 +10,7 @@ import torch
 
 import clbench
 from clbench import registry
-from clbench.clip.loading import load_clip
+from clbench.clip.weights.loading import load_clip
 from clbench.core.settings import BackboneSettings
 from tests.datamodules.test_folder import write_image
 

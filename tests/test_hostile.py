@@ -14,10 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from clbench.cli import app
+from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
-from clbench.datamodules.cifar_pickle import read_pickle
-from clbench.datamodules.unpack import unpack
+from clbench.datamodules.fetching.unpack import unpack
+from clbench.datamodules.readers.cifar_pickle import read_pickle
 
 
 def invoke(*arguments: object) -> Result:

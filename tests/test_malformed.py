@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from clbench import api
-from clbench.cli import app
+from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
-from clbench.core.matrix import SUMMARY_KEYS
-from clbench.core.result import RunResult
+from clbench.core.results.matrix import SUMMARY_KEYS
+from clbench.core.results.result import RunResult
 
 DATA = Path(__file__).parent / "data"
 FEW, MANY = 40, 250

@@ -68,7 +68,7 @@ def clbench_commands() -> dict[str, set[str]]:
     "data list" for a command of a group."""
     import typer
 
-    from clbench import cli
+    from clbench.cli.app import app as cli
 
     group: Any = typer.main.get_command(cli.app)
     commands = {"": group, **group.commands}

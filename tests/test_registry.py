@@ -37,7 +37,7 @@ def test_a_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_plug_in_benchmark_needs_only_a_builder(monkeypatch: pytest.MonkeyPatch) -> None:
-    plug_in(monkeypatch, "theirs", "clbench.datamodules.mini:tasks", "clbench.benchmarks")
+    plug_in(monkeypatch, "theirs", "clbench.datamodules.mini.sequence:tasks", "clbench.benchmarks")
     recipe = registry.benchmark("theirs")
     assert recipe.title.startswith("Eleven tasks")
     assert set(recipe.option_schema()) == {"shots", "shot_seed", "rendering"}

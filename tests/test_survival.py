@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 
-CLI = [sys.executable, "-m", "clbench.cli"]
+CLI = [sys.executable, "-m", "clbench.cli.app"]
 RUN = ["run", "--method", "lora", "--quick", "-q", "--set", "checkpoint_every.steps=1"]
 
 
@@ -194,7 +194,7 @@ def test_a_read_only_directory_is_a_clear_line(small_disk: Path) -> None:
 
 def test_a_directory_without_rights_is_a_clear_line(tmp_path: Path) -> None:
     from clbench.core.errors import ClbenchError
-    from clbench.engine.rundir import RunDirectory
+    from clbench.engine.rundir.directory import RunDirectory
 
     if os.geteuid() == 0:
         pytest.skip("nothing is forbidden to root")

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from clbench.cli import app
-from clbench.core.correctness import read_rows, row_file, write_row
-from clbench.core.matrix import AccuracyMatrix
-from clbench.core.result import AccuracyRecord, RunResult
+from clbench.cli.app import app
+from clbench.core.results.correctness import read_rows, row_file, write_row
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import AccuracyRecord, RunResult
 
 
 def invoke(*arguments: object) -> Result:
@@ -137,7 +137,7 @@ def test_a_run_under_another_name_is_found(run: Path) -> None:
 def test_another_checkpoint_gives_other_answers(run: Path, sound: Path) -> None:
     import torch
 
-    from clbench.engine.checkpoints import Checkpoint, CheckpointStore, Position
+    from clbench.engine.rundir.checkpoints import Checkpoint, CheckpointStore, Position
 
     store = CheckpointStore(run)
     good = store.load(Position(11))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Literal, cast
 
@@ -14,18 +13,12 @@ from open_clip import transformer
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from clbench.clip.activation import QuickGELU
 from clbench.clip.architecture import check_towers
-from clbench.clip.attention import PROJECTIONS, SplitAttention, packed_state_dict
-from clbench.clip.constancy import (
-    Contents,
-    Memo,
-    contents,
-    is_function_of_weights,
-    numerics,
-    version,
-)
-from clbench.clip.last_block import can_be_cut, reads_class_token_only, run_to_tokens
+from clbench.clip.layers.activation import QuickGELU
+from clbench.clip.layers.attention import PROJECTIONS, SplitAttention, packed_state_dict
+from clbench.clip.layers.together import declare, is_pure
+from clbench.clip.shortcuts.constancy import Memo, bit_digests, fingerprint, numerics
+from clbench.clip.shortcuts.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.clip.tokenizer import TextTokenizer
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import ClassTexts
@@ -38,6 +31,7 @@ REMEMBERED = 128
 """Text features kept, each of one set of classes or prompts, and token ids of classes."""
 
 
+@declare(pure=True, by_identity=("tokenizer",), ignored=("_memo", "_exported_names"))
 class CLIP(nn.Module):
     """A CLIP with ViT image encoder and causal text encoder.
 
@@ -85,9 +79,6 @@ class CLIP(nn.Module):
                 block.mlp.gelu = QuickGELU()
         self.logit_scale.requires_grad = False
         self._memo = Memo(REMEMBERED)
-        self._token_ids = Memo(REMEMBERED)
-        self._text_contents: Contents = ()
-        self._frozen = 0
 
     @property
     def logit_scale(self) -> nn.Parameter:
@@ -198,57 +189,37 @@ class CLIP(nn.Module):
     def text_features(self, tokens: Tensor, rows: Tensor | None = None) -> Tensor:
         """Features of tokenised texts as `encode_text` gives them, for use in every step.
 
-        Where nothing in the text encoder is trained, they are constants: all rows are encoded
-        once, without a graph, and again only after the weights have changed.
+        Where no gradient of the text encoder is asked for, all rows are encoded once, without a
+        graph, and again whenever anything in the encoder has changed: a tensor, however it was
+        written, a part, or a part's attributes. Parts that do not declare what they depend on
+        (`clbench.clip.layers.together`) are run anew every time.
 
         Args:
-            tokens: ``(N, L)``, the same tensor in every step.
+            tokens: ``(N, L)`` token ids.
             rows: ``(M,)`` which of them; None means all.
 
         Returns:
             ``(N, D)`` or ``(M, D)`` of unit length.
         """
-        if not self._text_is_constant():
+        if self._text_trains():
             return self.encode_text(tokens if rows is None else tokens[rows])
 
         @torch.no_grad()
         def encode() -> Tensor:
             return torch.cat([self.encode_text(part) for part in torch.split(tokens, CHUNK)])
 
-        features = self._remembered((id(tokens), tokens._version), tokens, encode)
+        features = self._remembered(bit_digests([tokens]), encode)
         return features if rows is None else features[rows]
 
     def class_features(self, classes: ClassTexts) -> Tensor:
         """Unit-length features ``(C, D)``: per class, the mean over its prompts' features.
 
-        Every prompt's feature is normalised before and the mean after averaging. The result for
-        the same classes is computed once inside `frozen`, and where nothing in the text encoder
-        is trained, once per state of its weights.
+        Every prompt's feature is normalised before and the mean after averaging. Where no
+        gradient is asked for, the result is remembered (see `text_features`).
         """
-        if not self._frozen and not self._text_is_constant():
+        if self._text_trains():
             return self._class_features(classes)
-        return self._remembered(classes, None, lambda: self._class_features(classes))
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Promise that the weights stay as they are, so that class features are computed once.
-
-        Gradients are neither switched off nor on. May be nested; what was remembered is forgotten
-        when the outermost block ends, unless nothing in the text encoder is trained.
-        """
-        if not self._frozen and self._text_is_constant():
-            tensors = self._text_tensors()
-            self._memo.renew(version(tensors))
-            before, self._text_contents = self._text_contents, contents(tensors)
-            if self._text_contents != before:
-                self._memo.clear()  # an edit that PyTorch does not count
-        self._frozen += 1
-        try:
-            yield
-        finally:
-            self._frozen -= 1
-            if not self._frozen:
-                self._text_is_constant()  # else it forgets
+        return self._remembered((classes, self.tokenizer), lambda: self._class_features(classes))
 
     def blocks(self, encoder: Encoder) -> list[nn.Module]:
         """The residual attention blocks of one encoder, input side first."""
@@ -328,48 +299,28 @@ class CLIP(nn.Module):
         features: Tensor = pooled if vision.proj is None else pooled @ vision.proj
         return features
 
-    def _text_modules(self) -> list[nn.Module]:
-        """The modules of the text encoder, which may be spread over the network."""
-        if self._text_path != "network":
-            return [self._text]
-        return [part for name, part in self.network.named_children() if name != "visual"]
+    def _text_trains(self) -> bool:
+        """Whether a gradient could be asked of the text encoder."""
+        return torch.is_grad_enabled() and any(p.requires_grad for p in self._text_parameters())
 
     def _text_parameters(self) -> Iterator[nn.Parameter]:
-        for part in self._text_modules():
-            yield from part.parameters()
-        if self._text_path == "network":
-            yield from self.network.parameters(recurse=False)
+        parts: list[nn.Module] = [self._text]
+        while parts:
+            part = parts.pop()
+            yield from (p for p in part._parameters.values() if p is not None)
+            children = part._modules.values()
+            parts += [c for c in children if c is not None and c is not self.network.visual]
 
-    def _text_tensors(self) -> list[Tensor]:
-        """All that the text encoder computes with besides texts."""
-        buffers = chain.from_iterable(part.buffers() for part in self._text_modules())
-        return [*self._text_parameters(), *buffers]
-
-    def _text_is_constant(self) -> bool:
-        """Whether texts have the same features until a weight is changed by hand.
-
-        Where that is not so, nothing that was remembered may be used again: fused optimizers do
-        not count their changes of weights.
-        """
-        trained = any(p.requires_grad for p in self._text_parameters())
-        constant = not trained and is_function_of_weights(self._text_modules())
-        if not constant and not self._frozen:
-            self._memo.clear()
-        return constant
-
-    def _remembered(self, key: object, owner: object, compute: Callable[[], Tensor]) -> Tensor:
-        """A result of the text encoder, computed once per state of its weights."""
-        if not self._frozen:
-            self._memo.renew(version(self._text_tensors()))
-        return self._memo.get((key, *numerics(self.device)), owner, compute)
+    def _remembered(self, request: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """A result of the text encoder, computed once per state of everything it depends on."""
+        vision = [self.network.visual] if self._text_path == "network" else []
+        state = fingerprint(self._text, without=vision) if is_pure(self) else None
+        if request is None or state is None:
+            return compute()
+        return self._memo.get((request, state, *numerics(self.device)), compute)
 
     def _class_features(self, classes: ClassTexts) -> Tensor:
-        with torch.inference_mode(False):  # or the ids could not take part in training later
-            tokens = self._token_ids.get(
-                classes.prompts,
-                None,
-                lambda: self.tokenizer([*chain.from_iterable(classes.prompts)]),
-            )
+        tokens = self.tokenizer([*chain.from_iterable(classes.prompts)])
         lengths = _lengths(tokens)
         order = lengths.argsort(stable=True)  # texts of like length share a chunk, little padding
         parts = [

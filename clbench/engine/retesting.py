@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from clbench.clip.model import CLIP
-from clbench.core.correctness import CorrectRow
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
-from clbench.core.result import RunResult
+from clbench.core.results.correctness import CorrectRow
+from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
-from clbench.engine import provenance
-from clbench.engine.checkpoints import CheckpointStore, DamagedCheckpointError, Position
-from clbench.engine.progress import QuietReporter
-from clbench.engine.randomness import exact_kernels, seed_everything
-from clbench.engine.recording import Recorder
-from clbench.engine.resuming import differences
-from clbench.engine.stopping import StopRequest
+from clbench.engine.process.progress import QuietReporter
+from clbench.engine.process.randomness import exact_kernels, seed_everything
+from clbench.engine.process.stopping import StopRequest
+from clbench.engine.rundir import provenance
+from clbench.engine.rundir.checkpoints import CheckpointStore, DamagedCheckpointError, Position
+from clbench.engine.rundir.recording import Recorder
+from clbench.engine.rundir.resuming import differences
 from clbench.engine.testing import RowTester
-from clbench.engine.trainers import choose_device, quiet_libraries
+from clbench.engine.training.trainers import choose_device, quiet_libraries
 
 
 def retest(

@@ -10,35 +10,40 @@ from typing import Any
 from torch import Tensor
 
 from clbench.clip.model import CLIP
-from clbench.core.correctness import CorrectRow, drop_rows, write_row
 from clbench.core.data import SequenceData
-from clbench.core.matrix import AccuracyMatrix
 from clbench.core.method import Method
-from clbench.core.result import RunResult
+from clbench.core.results.correctness import CorrectRow, drop_rows, write_row
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import RunResult
+from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
-from clbench.core.tracker import Tracker
-from clbench.engine import provenance
-from clbench.engine.allocator import freed_memory_kept
-from clbench.engine.callbacks import LossCallback
-from clbench.engine.checkpoints import Checkpoint, Position
-from clbench.engine.compiling import compiled
-from clbench.engine.contract import FrozenWeights, check_begun, check_ended
-from clbench.engine.costs import reset_peak_memory
-from clbench.engine.failures import explained
-from clbench.engine.method_data import MethodData
-from clbench.engine.modules import TrainingModule
-from clbench.engine.progress import Reporter, row_text
-from clbench.engine.randomness import exact_kernels, seed_everything
-from clbench.engine.recording import Recorder
-from clbench.engine.resuming import Resume, differences, find_resume, resume_at
-from clbench.engine.rundir import RunDirectory
-from clbench.engine.step_checkpoints import StepCheckpoints, train_only, trained_names
-from clbench.engine.stopping import StopRequest
+from clbench.engine.process.failures import explained
+from clbench.engine.process.guarded_trackers import GuardedTrackers
+from clbench.engine.process.progress import Reporter, row_text
+from clbench.engine.process.randomness import exact_kernels, seed_everything
+from clbench.engine.process.stopping import StopRequest
+from clbench.engine.process.world import ALONE, World
+from clbench.engine.rundir import provenance
+from clbench.engine.rundir.checkpoints import Checkpoint, Position
+from clbench.engine.rundir.costs import reset_peak_memory
+from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.recording import Recorder
+from clbench.engine.rundir.resuming import Resume, differences, find_resume, resume_at
+from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.testing import RowTester
-from clbench.engine.tracking import GuardedTrackers
-from clbench.engine.trainers import choose_device, interruptible, make_trainer, quiet_libraries
-from clbench.engine.world import ALONE, World
-from clbench.engine.zeroshot import ZeroShotCache
+from clbench.engine.training.allocator import freed_memory_kept
+from clbench.engine.training.callbacks import LossCallback
+from clbench.engine.training.compiling import compiled
+from clbench.engine.training.contract import FrozenWeights, check_begun, check_ended
+from clbench.engine.training.method_data import MethodData
+from clbench.engine.training.modules import TrainingModule
+from clbench.engine.training.step_checkpoints import StepCheckpoints, train_only, trained_names
+from clbench.engine.training.trainers import (
+    choose_device,
+    interruptible,
+    make_trainer,
+    quiet_libraries,
+)
 
 Publish = Callable[[RunResult, Path], None]
 

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from torch import Tensor, nn
 
-from clbench.clip.constancy import Contents, Version, contents, is_function_of_weights, version
 from clbench.clip.model import CLIP
-from clbench.core.correctness import CorrectRow
+from clbench.clip.shortcuts.constancy import fingerprint
 from clbench.core.data import SequenceData
 from clbench.core.method import Method
+from clbench.core.results.correctness import CorrectRow
 from clbench.core.settings import RunSettings
 from clbench.core.task import ClassTexts
-from clbench.engine.callbacks import AccuracyRowCallback
-from clbench.engine.failures import explained
-from clbench.engine.modules import Classify, EvaluationModule
-from clbench.engine.progress import Reporter
-from clbench.engine.step_checkpoints import StopInTest
-from clbench.engine.stopping import StopRequest
-from clbench.engine.trainers import interruptible, make_trainer
+from clbench.engine.process.failures import explained
+from clbench.engine.process.progress import Reporter
+from clbench.engine.process.stopping import StopRequest
+from clbench.engine.training.callbacks import AccuracyRowCallback
+from clbench.engine.training.modules import Classify, EvaluationModule
+from clbench.engine.training.step_checkpoints import StopInTest
+from clbench.engine.training.trainers import interruptible, make_trainer
 
 
 class RowTester:
@@ -50,12 +50,12 @@ class RowTester:
         self.method = method
         self.folder = folder
         self.log = log
-        self._last: tuple[Version, Contents, int, CorrectRow] | None = None
+        self._last: tuple[Hashable, int, CorrectRow] | None = None
 
     def remember(self, learned: int, row: CorrectRow) -> None:
         """Note a row of the model as it is now: while it stays so, its cells are not tested."""
-        current = self._version()
-        self._last = None if current is None else (current, self._contents(), learned, row)
+        state = self._state()
+        self._last = None if state is None else (state, learned, row)
 
     def zero_shot(self, reporter: Reporter, stop: StopRequest) -> CorrectRow:
         """The row of the model before any training."""
@@ -72,26 +72,19 @@ class RowTester:
         self.remember(learned, row)
         return row
 
-    def _version(self) -> Version | None:
-        """The state of all that decides the answers; None where that could be anything."""
+    def _state(self) -> Hashable | None:
+        """All that decides the answers; None where that could be anything."""
         method = self.method
-        if type(method).classify is not Method.classify or not is_function_of_weights([self.model]):
-            return None
-        return version(self._tensors())
-
-    def _contents(self) -> Contents:
-        """By which edits of weights are seen that PyTorch does not count."""
-        return contents(self._tensors())
-
-    def _tensors(self) -> list[Tensor]:
-        return [*self.model.parameters(), *self.model.buffers()]
+        standard = type(method).classify is Method.classify and "classify" not in vars(method)
+        same = getattr(method, "model", self.model) is self.model
+        return fingerprint(self.model) if standard and same else None
 
     def _known(self, learned: int) -> CorrectRow:
         """Cells of the last row whose model and candidates are still the same."""
         if self._last is None:
             return {}
-        last_version, last_contents, before, row = self._last
-        if self._version() != last_version or self._contents() != last_contents:
+        state, before, row = self._last
+        if self._state() != state:
             return {}
         benchmark = self.sequence.benchmark
         return {
@@ -124,7 +117,6 @@ class RowTester:
         relief = f"evaluation.batch_size (now {batch_size})"
         with (
             explained("testing", relief, self.method, self.log),
-            self.model.frozen(),
             interruptible(stop),
         ):
             callbacks = [counter, StopInTest(stop)]

@@ -12,21 +12,21 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from clbench.core.matrix import AccuracyMatrix
-from clbench.core.result import RunResult
-from clbench.report.comparison import Comparison, comparison_grid
-from clbench.report.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
-from clbench.report.groups import ComparableGroup, comparable_groups
-from clbench.report.published import PublishedNumber, published_numbers, published_of
-from clbench.report.published_table import (
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import RunResult
+from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
+from clbench.report.tables.comparison import Comparison, comparison_grid
+from clbench.report.tables.frames import summary_table
+from clbench.report.tables.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
+from clbench.report.tables.groups import ComparableGroup, comparable_groups
+from clbench.report.tables.published import (
     NOTE,
     NOTHING_PUBLISHED,
     Deviation,
     published_grid,
     published_table,
 )
-from clbench.report.side_by_side import side_by_side, side_by_side_grid
-from clbench.report.tables import summary_table
+from clbench.report.tables.side_by_side import side_by_side, side_by_side_grid
 
 _STYLES = {BEST: "bold green", SECOND: "underline"}
 _CELL = 5

@@ -6,45 +6,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clbench.core.files import write_atomic
-from clbench.core.result import RunResult
-from clbench.core.task import Setting
-from clbench.report.comparison import Comparison, comparison_grid
-from clbench.report.documents import TableDocument
-from clbench.report.grid import matrix_grid, per_task_grid, summary_grid
-from clbench.report.groups import ComparableGroup, comparable_groups, file_name, method_runs
-from clbench.report.matrix_csv import format_matrix_csv
-from clbench.report.published_table import NOTE as PUBLISHED_NOTE
-from clbench.report.published_table import (
-    NOTHING_PUBLISHED,
-    Deviation,
-    published_grid,
-    published_table,
-)
-from clbench.report.render import to_markdown
-from clbench.report.side_by_side import side_by_side, side_by_side_grid
-from clbench.report.tables import matrix_table, per_task_table, per_task_values, summary_table
-
-_NOTE = (
-    "Accuracies in percent, mean ± sample standard deviation over n seeds (no spread for one "
-    "seed); best in bold, second underlined."
-)
-_CLASS_INCREMENTAL_NOTE = (
-    "Avg is the mean over steps of the accuracy on all classes seen so far, Last that after the "
-    "final step, both over images."
-)
-_PER_TASK_NOTE = (
-    "Accuracies in percent, mean over n seeds; best in bold, second underlined. The spread and "
-    "the number of test images are in per-task.csv."
-)
-_STORAGE_NOTE = (
-    "Storage-free methods keep nothing between tasks but the model, and use no data from elsewhere."
-)
-_SIDE_BY_SIDE_NOTE = (
-    "Accuracies in percent, mean ± sample standard deviation over n seeds (no spread for one "
-    "seed); best of each column in bold, second underlined. Columns are different benchmarks: "
-    "their numbers are not to be compared with each other."
-)
-_DELTA_NOTE = "Δ is the difference to the model before training."
+from clbench.core.results.result import RunResult
+from clbench.report.tables.collection import group_tables, spanning_tables, summary_document
+from clbench.report.tables.comparison import Comparison
+from clbench.report.tables.frames import matrix_table
+from clbench.report.tables.grid import matrix_grid
+from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name, method_runs
+from clbench.report.tables.matrix_csv import format_matrix_csv
+from clbench.report.tables.published import Deviation
+from clbench.report.tables.render import to_markdown
 
 
 def write_report(
@@ -85,84 +55,11 @@ def write_report(
     spanning = spanning_tables(groups)
     files |= {name: text for table in spanning for name, text in table.files().items()}
     if len(groups) > 1:
-        tables = [*spanning, *(_summary(group) for group in groups)]
+        tables = [*spanning, *(summary_document(group) for group in groups)]
         files["summary.md"] = "\n".join(table.markdown() for table in tables)
     for name, text in files.items():
         write_atomic(out / name, text)
     return [out / name for name in files]
-
-
-def spanning_tables(groups: Sequence[ComparableGroup]) -> list[TableDocument]:
-    """Tables with the orders of a benchmark, or its numbers of steps, side by side."""
-    documents = []
-    for table in side_by_side(groups):
-        frame = table.table()
-        frame.columns = frame.columns.map(" ".join)
-        grid = side_by_side_grid(table)
-        documents.append(
-            TableDocument(table.name, table.title, grid, frame, notes=[_SIDE_BY_SIDE_NOTE])
-        )
-    return documents
-
-
-def group_tables(
-    group: ComparableGroup,
-    comparisons: Sequence[Comparison] = (),
-    deviation: Deviation | None = None,
-) -> list[TableDocument]:
-    """All tables of runs that may be compared, the summary first; arguments of `write_report`."""
-    tables = _group_tables(group)
-    tables += [_comparison_table(c) for c in comparisons if c.group == group]
-    return tables + ([] if deviation is None else [_published_table(group, deviation)])
-
-
-def _group_tables(group: ComparableGroup) -> list[TableDocument]:
-    per_task = TableDocument(
-        "per-task",
-        group.title,
-        per_task_grid(per_task_table(group.results)),
-        per_task_values(group.results),
-        _warnings(group),
-        [_PER_TASK_NOTE],
-        index=False,
-    )
-    return [_summary(group), per_task]
-
-
-def _summary(group: ComparableGroup) -> TableDocument:
-    table = summary_table(group.results)
-    grid = summary_grid(table, group.setting)
-    notes = [_NOTE]
-    if group.setting is Setting.CLASS_INCREMENTAL:
-        notes.append(_CLASS_INCREMENTAL_NOTE)
-    if any(title.startswith("Δ") for title in grid.header):
-        notes.append(_DELTA_NOTE)
-    if grid.sections:
-        notes.append(_STORAGE_NOTE)
-    return TableDocument("summary", group.title, grid, table, _warnings(group), notes)
-
-
-def _comparison_table(comparison: Comparison) -> TableDocument:
-    return TableDocument(
-        file_name("compare-" + "-".join(comparison.methods)),
-        comparison.title,
-        comparison_grid(comparison),
-        comparison.table,
-        _warnings(comparison.group),
-        comparison.notes,
-    )
-
-
-def _published_table(group: ComparableGroup, deviation: Deviation) -> TableDocument:
-    table = published_table(group.results, deviation)
-    notes = [PUBLISHED_NOTE] if len(table) else [NOTHING_PUBLISHED]
-    grid = published_grid(table)
-    title = f"Published and measured: {group.title}"
-    return TableDocument("published", title, grid, table, _warnings(group), notes, index=False)
-
-
-def _warnings(group: ComparableGroup) -> list[str]:
-    return [line for line in (group.reason, *group.notes) if line]
 
 
 def _matrices(group: ComparableGroup) -> dict[str, str]:

@@ -10,8 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import IO
 
-from clbench.datamodules.download import Stream
-from clbench.datamodules.remote import RemoteFile
+from clbench.datamodules.catalogue.remote import RemoteFile
+from clbench.datamodules.fetching.download import Stream
 
 
 class Server:

@@ -10,7 +10,7 @@ from clbench import config, registry
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Setting
 from clbench.datamodules import cifar_steps
-from clbench.datamodules.catalog import declared_counts
+from clbench.datamodules.catalogue.catalogue import declared_counts
 from clbench.datamodules.sequence import TaskSequence
 from tests.datamodules.disk_formats import TEST, TRAIN, write_cifar100
 

@@ -11,7 +11,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.task import Setting
 from clbench.datamodules import folder
 from clbench.datamodules.sequence import TaskSequence
-from clbench.engine.rundir import run_path
+from clbench.engine.rundir.directory import run_path
 
 
 def write_image(path: Path) -> None:

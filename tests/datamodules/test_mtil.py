@@ -12,8 +12,8 @@ from clbench import config, registry
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Setting
 from clbench.datamodules import mtil
-from clbench.datamodules.catalog import CATALOG
-from clbench.datamodules.decoded import Decoded
+from clbench.datamodules.catalogue.catalogue import CATALOG
+from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.sequence import TaskSequence
 from tests.datamodules.disk_formats import TEST, TRAIN
 from tests.small_data import small_data

@@ -9,7 +9,7 @@ from PIL import Image
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.fewshot import few_shot_indices
-from clbench.datamodules.images import ImageTensors
+from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.reference import folder_pairs, task_pairs
 from clbench.datamodules.sequence import StepSampler, TaskSequence
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import random_split as torch_split
 
 from clbench.core.errors import ClbenchError
-from clbench.datamodules.samples import Samples
+from clbench.datamodules.pixels.samples import Samples
 from clbench.datamodules.splits import few_shot, random_split, random_split_indices
 
 

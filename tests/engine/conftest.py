@@ -10,17 +10,17 @@ import pytest
 
 from clbench.clip.model import CLIP
 from clbench.core.method import Method
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
+from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark, Setting
-from clbench.core.tracker import Tracker
-from clbench.datamodules.images import ImageTensors
+from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 from clbench.engine import testing
-from clbench.engine.progress import QuietReporter, Reporter
-from clbench.engine.rundir import RunDirectory, run_path
+from clbench.engine.process.progress import QuietReporter, Reporter
+from clbench.engine.rundir.directory import RunDirectory, run_path
+from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
-from clbench.engine.zeroshot import ZeroShotCache
 
 Run = Callable[..., RunResult]
 

@@ -14,7 +14,10 @@ from torch import Tensor
 
 from clbench import registry
 from clbench.clip.model import CLIP
-from clbench.core.correctness import (
+from clbench.core.data import Batch, TaskData
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method
+from clbench.core.results.correctness import (
     decode_rows,
     disagreement,
     encode_row,
@@ -22,13 +25,10 @@ from clbench.core.correctness import (
     row_file,
     write_row,
 )
-from clbench.core.data import Batch, TaskData
-from clbench.core.errors import ClbenchError
-from clbench.core.method import Method
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.core.task import Setting, Task
 from clbench.datamodules.sequence import TaskSequence
-from clbench.engine.progress import QuietReporter
+from clbench.engine.process.progress import QuietReporter
 from clbench.methods.finetune import Finetune
 from clbench.methods.zeroshot import ZeroShot
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clbench.core.correctness import write_row
-from clbench.core.result import RunResult
+from clbench.core.results.correctness import write_row
+from clbench.core.results.result import RunResult
 
 
 def write_run(

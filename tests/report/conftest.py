@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from clbench.core.matrix import AccuracyMatrix
-from clbench.core.result import (
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import (
     AccuracyRecord,
     BackboneRecord,
     BenchmarkRecord,

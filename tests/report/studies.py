@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clbench.core.result import EffectiveRankRecord, RunResult
+from clbench.core.results.result import EffectiveRankRecord, RunResult
 from clbench.core.task import Setting
 from tests.report.conftest import make_result
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from rich.console import Console, RenderableType
 
-from clbench.core.matrix import AccuracyMatrix
-from clbench.core.result import RunResult
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import RunResult
 from clbench.report.console import abbreviate, matrix_console, render_console
-from clbench.report.grid import percent
-from clbench.report.matrix_csv import read_matrix_csv
+from clbench.report.tables.grid import percent
+from clbench.report.tables.matrix_csv import read_matrix_csv
 
 MakeResult = Callable[..., RunResult]
 PUBLISHED = Path(__file__).parents[1] / "data" / "published"

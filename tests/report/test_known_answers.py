@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clbench import api
 from clbench.core.errors import ClbenchError
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.report.console import render_console
 from clbench.report.write import write_report
 from tests.report.conftest import VALUES, shifted

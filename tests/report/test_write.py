@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from clbench.core.errors import ClbenchError
-from clbench.core.result import RunResult
+from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.grid import BEST, SECOND, Cell, Grid
-from clbench.report.matrix_csv import read_matrix_csv
-from clbench.report.render import to_latex, to_markdown
+from clbench.report.tables.grid import BEST, SECOND, Cell, Grid
+from clbench.report.tables.matrix_csv import read_matrix_csv
+from clbench.report.tables.render import to_latex, to_markdown
 from clbench.report.write import write_report
 
 MakeResult = Callable[..., RunResult]

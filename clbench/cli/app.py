@@ -1,0 +1,408 @@
+"""The command line: `clbench run`, `compare`, `report`, `dashboard`, `metrics`, `list`, ..."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from clbench.cli import runs
+from clbench.cli.command import command
+from clbench.cli.data import data_app
+from clbench.core.errors import ClbenchError
+
+if TYPE_CHECKING:
+    from clbench.core.results.result import RunResult
+
+app = typer.Typer(
+    name="clbench",
+    help="Compare continual-learning methods on CLIP.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try: clbench run --quick | clbench list | clbench show nusa",
+)
+
+RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="key=value, e.g. method.rank=16 or train.lr=1e-3. Repeatable."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        help="mini, ARCHITECTURE, ARCHITECTURE/TAG (ViT-B-16/openai) or a weights file.",
+        show_default="the benchmark's",
+    ),
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="fp32, bf16 or fp16 (autocast).", show_default="fp32, as published"),
+]
+Logger = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Where to track the run: csv, tensorboard, wandb. Repeatable, or with commas between.",
+        show_default="csv",
+    ),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+app.add_typer(data_app, name="data")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"clbench {version('clbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Compare continual-learning methods on CLIP."""
+
+
+@app.command(
+    epilog="Examples: clbench run --method nusa --benchmark mini --set method.rank=32 | "
+    "clbench run --method nusa --benchmark mini --logger csv,wandb"
+)
+@command
+def run(
+    method: Annotated[
+        str | None,
+        typer.Option(help="Name, or package.module:Class.", show_default="nusa"),
+    ] = None,
+    benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed.", show_default="0")] = None,
+    backbone: Backbone = None,
+    root: Root = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    precision: Precision = None,
+    config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
+    logger: Logger = None,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train and test one method on one benchmark. The same command resumes."""
+    from clbench import api
+
+    result = api.run(
+        method,
+        benchmark,
+        seed=seed,
+        backbone=backbone,
+        runs_dir=runs_dir,
+        settings=_settings(settings, root, precision),
+        config_file=config,
+        logger=logger,
+        quick=quick,
+        quiet=quiet,
+    )
+    _show_results([result], matrices=True)
+    _show_zero_shot_check(result)
+    _show_directories([result], runs_dir)
+
+
+@app.command(
+    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1 | "
+    "clbench compare --benchmark mini --logger wandb"
+)
+@command
+def compare(
+    benchmark: Annotated[str, typer.Option(help="Name.")] = "mini",
+    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
+    seeds: Annotated[str, typer.Option(help="Training seeds with commas between.")] = "0,1,2",
+    backbone: Backbone = None,
+    root: Root = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    precision: Precision = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write tables and the result files there.")
+    ] = None,
+    matrices: Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")] = False,
+    logger: Logger = None,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run every method with every seed, reuse what is complete, and print the table."""
+    from clbench import api
+    from clbench.report.run_files import collect
+    from clbench.report.write import write_report
+
+    results = api.compare(
+        benchmark,
+        "all" if methods == "all" else [name.strip() for name in methods.split(",")],
+        _seeds(seeds),
+        backbone=backbone,
+        runs_dir=runs_dir,
+        settings=_settings(settings, root, precision),
+        logger=logger,
+        quick=quick,
+        quiet=quiet,
+    )
+    _show_results(results, matrices=matrices)
+    _show_directories(results, runs_dir)
+    if out is not None:
+        files = [path / "result.json" for path in _directories(results, runs_dir)]
+        collect(list(zip(files, results, strict=True)), out / "results")
+        write_report(results, out)
+        _console().print(f"tables: {out}", soft_wrap=True, highlight=False)
+
+
+@app.command(
+    epilog="Examples: clbench report runs/mini --out tables | "
+    "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
+    "clbench report runs/mini --out tables --figures --html"
+)
+@command
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            help="Two methods with a comma between: their differences on the same test images "
+            "and seeds, with intervals and tests."
+        ),
+    ] = None,
+    published: Annotated[
+        bool, typer.Option("--published", help="Put numbers from papers beside the measured ones.")
+    ] = False,
+    figures: Annotated[
+        bool, typer.Option("--figures", help="Also write figures as SVG, PDF and PNG.")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--html", help="Also write index.html: everything on one page.")
+    ] = False,
+) -> None:
+    """Make Markdown, CSV, LaTeX and HTML tables from finished runs, figures and a page."""
+    if out is None and (figures or page):
+        raise ClbenchError("--figures and --html write files: name a folder with --out")
+    from clbench import api
+    from clbench.report.console import comparisons_console, published_console
+    from clbench.report.tables.comparison import compare_methods
+    from clbench.report.write import write_report
+
+    found = api.find_runs(runs)
+    results = [result for _, result in found]
+    comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
+    deviation = api.recipe_deviation if published else None
+    _show_results(results)
+    _console().print(comparisons_console(comparisons))
+    if deviation is not None:
+        _console().print(published_console(results, deviation))
+    if out is not None:
+        tables: dict[str, Any] = {"comparisons": comparisons, "deviation": deviation}
+        paths = write_report(results, out, **tables)
+        if figures or page:
+            paths += _write_drawings(results, out, figures, page, tables)
+        for path in paths:
+            _console().print(str(path), soft_wrap=True, highlight=False)
+
+
+def _write_drawings(
+    results: list[RunResult], out: Path, figures: bool, page: bool, tables: dict[str, Any]
+) -> list[Path]:
+    """Write figures, the page, or both, drawn once."""
+    from clbench.report.figures.draw import draw_all, write_figures
+    from clbench.report.page.build import write_page
+
+    drawn = draw_all(results)
+    paths = write_figures(drawn, out) if figures else []
+    return [*paths, write_page(results, out, figures=drawn, **tables)] if page else paths
+
+
+@app.command(epilog="Examples: clbench published | clbench published nusa")
+@command
+def published(
+    method: Annotated[
+        str | None, typer.Argument(help="clbench's name or that of the papers.", show_default="all")
+    ] = None,
+) -> None:
+    """List numbers from papers, with their sources."""
+    from clbench.report.console import published_list
+
+    _console().print(published_list(method))
+
+
+@app.command(
+    epilog="Example: clbench dashboard --project clbench --entity my-team runs/mini | "
+    "WANDB_MODE=offline clbench dashboard --entity my-team runs/mini --out dashboard.json"
+)
+@command
+def dashboard(
+    entity: Annotated[str, typer.Option(envvar="WANDB_ENTITY", help="W&B user or team.")],
+    project: Annotated[str, typer.Option(envvar="WANDB_PROJECT", help="W&B project.")] = "clbench",
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Run directories or folders of them; all runs of the project if none."),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Where the specification goes if it cannot be sent.")
+    ] = Path("dashboard.json"),
+) -> None:
+    """Save a comparison of runs that were logged with --logger wandb as a W&B report."""
+    from clbench.trackers.wandb_dashboard import find_tracked_runs, publish_dashboard
+
+    text = publish_dashboard(find_tracked_runs(runs or ()), project, entity, out)
+    _console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+@app.command(epilog="Example: clbench metrics matrix.csv --json")
+@command
+def metrics(
+    matrix: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV: first column the task just learned, one column per task, percent or "
+            "fractions, optionally a row 'zero-shot'."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Compute Transfer, Avg, Last, Forgetting, BWT and more from an accuracy matrix."""
+    from clbench.report.tables.matrix_csv import read_matrix_csv
+
+    summary = read_matrix_csv(matrix).summary()
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for key, value in summary.items():
+        typer.echo(f"{key:<18} {'-' if value is None else f'{100 * value:.2f} %'}")
+
+
+@app.command("list", epilog="Example: clbench list methods")
+@command
+def list_names(
+    kind: Annotated[str, typer.Argument(help="methods, benchmarks, recipes or all.")] = "all",
+) -> None:
+    """List methods, benchmarks and recipes."""
+    from clbench.cli.show import listing
+
+    _console().print(listing(kind))
+
+
+@app.command(
+    epilog="Examples: clbench show nusa | clbench show mini --images sheet.png | "
+    "clbench show runs/mini/nusa/seed0-1a2b3c4d"
+)
+@command
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A method, benchmark, recipe, run directory or result file.")
+    ],
+    images: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet of a benchmark's test images.")
+    ] = None,
+) -> None:
+    """Say what a method or benchmark is, or where the result of a run comes from."""
+    from clbench.cli import show as describe
+    from clbench.cli import show_run as describe_run
+
+    if images is not None:
+        describe.write_contact_sheet(name, images)
+        _console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
+        return
+    if describe_run.is_run(name):
+        _console().print(describe_run.describe_run(Path(name)))
+        return
+    _console().print(describe.description(name))
+
+
+app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate")(
+    runs.verify
+)
+app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(runs.rerun)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ClbenchError(f"--seeds {text!r}: expected whole numbers, e.g. 0,1,2") from None
+
+
+def _two_methods(text: str) -> tuple[str, str]:
+    names = [name.strip() for name in text.split(",")]
+    if len(names) != 2 or not all(names):
+        raise ClbenchError(f"--compare {text!r}: expected two methods, e.g. nusa,lora")
+    return names[0], names[1]
+
+
+def _settings(
+    assignments: list[str] | None, root: Path | None, precision: str | None = None
+) -> dict[str, Any]:
+    from clbench.config import parse_assignments
+
+    options = {"data_root": None if root is None else str(root), "precision": precision}
+    given = {name: value for name, value in options.items() if value is not None}
+    return {**given, **parse_assignments(assignments or ())}
+
+
+def _show_zero_shot_check(result: RunResult) -> None:
+    from clbench import registry
+    from clbench.report.papers.zero_shot_check import zero_shot_check
+
+    published = registry.benchmark(result.config["benchmark"]["name"]).results.get("zero_shot")
+    if published is not None and result.method.name == "zeroshot":
+        _console().print(zero_shot_check(result, published))
+
+
+def _show_results(results: list[RunResult], *, matrices: bool = False) -> None:
+    from clbench.report.console import matrix_console, render_console
+
+    console = _console()
+    for result in results if matrices else ():
+        console.print(
+            f"{result.method.name}, seed {result.seed}: accuracy in percent", style="bold"
+        )
+        console.print(matrix_console(result.matrix, console.width))
+    console.print(render_console(results))
+
+
+def _directories(results: list[RunResult], runs_dir: Path) -> list[Path]:
+    from clbench.core.settings import RunSettings
+    from clbench.engine.rundir.directory import run_path
+
+    return [run_path(runs_dir, RunSettings.model_validate(r.config)) for r in results]
+
+
+def _show_directories(results: list[RunResult], runs_dir: Path) -> None:
+    for path in _directories(results, runs_dir):
+        _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
+
+
+def _console() -> Console:
+    """Standard output; wide enough for tables where it is not a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
+
+
+def main() -> None:
+    """Entry point of the `clbench` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""The commands `clbench data list`, `prepare` and `verify`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clbench.cli.command import command
+from clbench.core.errors import ClbenchError, unknown_name
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from clbench.datamodules.fetching.inventory import State
+
+data_app = typer.Typer(
+    name="data",
+    help="See what data sets are there, download them, check them.",
+    no_args_is_help=True,
+)
+
+Benchmark = Annotated[
+    str, typer.Argument(help="mtil, cifar100 (or a variant of them), a data set, or all.")
+]
+Root = Annotated[
+    Path | None,
+    typer.Option("--root", help="Folder of the data sets.", show_default="the cache folder"),
+]
+
+
+def data_sets(benchmark: str) -> list[str]:
+    """The data sets that a benchmark is made of.
+
+    Args:
+        benchmark: ``all``, ``mtil`` or a variant, ``cifar100`` or a variant, ``mini``, or a data
+            set in any case.
+
+    Raises:
+        ClbenchError: unknown name.
+    """
+    from clbench.datamodules.catalogue.catalogue import CATALOG
+
+    by_name = {name.lower(): name for name in CATALOG}
+    name = benchmark.lower()
+    if name in by_name:
+        return [by_name[name]]
+    family = name.partition("-")[0]
+    families = {"all": list(CATALOG), "mtil": list(CATALOG), "cifar100": ["CIFAR100"], "mini": []}
+    if family not in families:
+        raise unknown_name("benchmark or data set", benchmark, [*families, *CATALOG])
+    return families[family]
+
+
+def data_root(root: Path | None) -> Path:
+    """The folder asked for, or ``data`` in the cache folder."""
+    from clbench.datamodules.pixels.data_folder import default_cache
+
+    return (root or default_cache() / "data").expanduser()
+
+
+@data_app.command("list", epilog="Example: clbench data list mtil")
+@command
+def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
+    """Show which data sets are there and what a download would fetch."""
+    from clbench.datamodules.fetching.inventory import survey
+
+    folder = data_root(root)
+    _show(survey(data_sets(benchmark), folder), folder)
+
+
+@data_app.command("prepare", epilog="Example: clbench data prepare mtil --root /data")
+@command
+def prepare_data(benchmark: Benchmark, root: Root = None) -> None:
+    """Download what is missing. The same command goes on where it stopped."""
+    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.fetching.inventory import survey
+    from clbench.datamodules.fetching.prepare import prepare
+
+    folder, names, problems = data_root(root), data_sets(benchmark), []
+    for name in names:
+        with _bars() as bars:
+            bar = _Bars(bars)
+            try:
+                source = prepare(
+                    CATALOG[name],
+                    folder,
+                    progress=bar.update,
+                    advance=functools.partial(bar.update, "images"),
+                )
+            except ClbenchError as error:
+                problems.append(str(error))
+                continue
+        _console().print(f"{name}: {'was there' if source is None else source.title}")
+    _show(survey(names, folder), folder)
+    if problems:
+        raise ClbenchError("\n".join(problems))
+
+
+@data_app.command("verify", epilog="Example: clbench data verify mtil --quick")
+@command
+def verify_data(
+    benchmark: Benchmark,
+    root: Root = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Do not open the images.")] = False,
+) -> None:
+    """Check counts and checksums and open every image; exit with 2 if anything is wrong."""
+    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.fetching.inventory import check_files, check_images, survey
+    from clbench.datamodules.readers.read import read
+
+    folder = data_root(root)
+    states, problems = survey(data_sets(benchmark), folder), []
+    for state in states:
+        if state.status != "present":
+            continue
+        dataset = CATALOG[state.name]
+        try:
+            check_files(dataset, folder)
+            if not quick:
+                with _bars() as bars:
+                    show = functools.partial(_Bars(bars).update, state.name)
+                    check_images(dataset, read(dataset, folder), show)
+        except ClbenchError as error:
+            problems.append(str(error))
+    _show(states, folder)
+    wanting = sum(state.status != "present" for state in states)
+    if wanting:
+        problems.append(f"{wanting} of {len(states)} data sets are not ready")
+    if problems:
+        raise ClbenchError("\n".join(problems))
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress bars on standard error, gone when done."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bars:
+        yield bars
+
+
+class _Bars:
+    """One bar per name."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def update(self, name: str, done: int, total: int | None) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(name)
+        self._bars.update(self._tasks[name], completed=done, total=total)
+
+
+def _show(states: list[State], folder: Path) -> None:
+    """The table of data sets: on a terminal folded to its width, else one line each."""
+    from clbench.datamodules.fetching import inventory
+
+    console = _console()
+    if not states:
+        console.print("this benchmark is rendered and needs no data")
+        return
+    if not console.is_terminal:
+        console.print(inventory.table(states))
+        return
+    table = Table(title=f"data sets in {folder}", title_justify="left")
+    for column in ("data set", "state", "found", "what to do"):
+        table.add_column(column, overflow="fold")
+    for state in states:
+        table.add_row(state.name, state.status, state.detail, state.todo)
+    console.print(table, soft_wrap=False)

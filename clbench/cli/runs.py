@@ -1,0 +1,61 @@
+"""Commands on finished runs: `clbench verify`, `clbench rerun`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from clbench.cli.command import command
+from clbench.core.errors import ClbenchError
+
+
+@command
+def verify(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
+    ],
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Also test the final checkpoints anew.")
+    ] = False,
+) -> None:
+    """Check that the files of runs agree with each other, and are what was written."""
+    from clbench import api
+    from clbench.verify import verify as check
+
+    failed = 0
+    for file in api.result_files(runs):
+        findings = check(file, evaluate=evaluate)
+        _line(str(file.parent if file.name == "result.json" else file))
+        for finding in findings:
+            _line(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.what}: {finding.text}")
+        failed += not all(finding.sound for finding in findings)
+    if failed:
+        raise ClbenchError(f"{failed} of the runs cannot be trusted: see the lines marked WRONG")
+
+
+@command
+def rerun(
+    run: Annotated[Path, typer.Argument(help="Run directory or result file.")],
+    root: Annotated[
+        str | None,
+        typer.Option(help="Folder of the data sets.", show_default="that of the run"),
+    ] = None,
+    runs_dir: Annotated[Path, typer.Option(help="Where the repetition is made.")] = Path("reruns"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+) -> None:
+    """Repeat a run with the configuration in its result, and compare the numbers."""
+    from clbench import api
+
+    result, differences = api.rerun(run, runs_dir=runs_dir, data_root=root, quiet=quiet)
+    _line(f"{result.method.name} on {result.benchmark.name}, seed {result.seed}, repeated")
+    for line in differences or ["every accuracy is the same, bit for bit"]:
+        _line(line)
+    path = api.run_directory(result, runs_dir)
+    _line(f"run directory: {path}")
+
+
+def _line(text: str) -> None:
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,44 @@
+"""Putting low-rank layers into a model, and plain layers back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from clbench.clip.adapters.lowrank import LowRankLinear
+
+if TYPE_CHECKING:
+    from clbench.clip.model import CLIP
+
+
+def attach(
+    model: CLIP, layers: Iterable[tuple[str, nn.Linear]], rank: int, scale: float, **options: Any
+) -> dict[str, LowRankLinear]:
+    """Wrap layers of a model, named as `CLIP.attention_linears` names them.
+
+    Args:
+        model: the model that holds the layers.
+        layers: dotted names and layers.
+        rank: see `LowRankLinear`.
+        scale: see `LowRankLinear`.
+        **options: keyword arguments of `LowRankLinear`.
+
+    Returns:
+        The wrapped layers by name, in the order given.
+    """
+    adapters = {}
+    for name, layer in layers:
+        adapters[name] = LowRankLinear(layer, rank, scale, **options)
+        model.replace(name, adapters[name])
+    return adapters
+
+
+def detach(model: nn.Module) -> None:
+    """Merge every low-rank update of a model and put the plain layers back."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LowRankLinear):
+                child.merge()
+                setattr(parent, name, child.base)

@@ -1,0 +1,296 @@
+"""`RunResult`: everything a finished or interrupted run leaves behind, as result.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from clbench.core.errors import ClbenchError
+from clbench.core.files import write_atomic
+from clbench.core.hashing import content_hash
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.task import Benchmark, Setting
+
+SCHEMA: Final = 2
+"""Raised whenever a key of result.json changes its meaning, or another is required.
+
+1: the first. 2: ``sha256``, the hash of everything else in the file.
+"""
+READABLE: Final = (1, 2)
+HASH: Final = "sha256"
+FILE_NAME = "result.json"
+SUMMARY_TOLERANCE = 1e-9
+"""Sums may be taken in another order by another NumPy."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0)]
+Status = Literal["complete", "partial", "quick"]
+
+
+class Record(BaseModel):
+    """Base of all parts of a result: immutable, unknown keys and NaN are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+class BenchmarkRecord(Record):
+    """Which task sequence was run; the fields of `Benchmark`, with tasks by name."""
+
+    name: str
+    version: int
+    setting: Setting
+    order: str
+    tasks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, benchmark: Benchmark) -> BenchmarkRecord:
+        """The record of a benchmark."""
+        return cls(
+            name=benchmark.name,
+            version=benchmark.version,
+            setting=benchmark.setting,
+            order=benchmark.order,
+            tasks=tuple(task.name for task in benchmark.tasks),
+        )
+
+
+class MethodRecord(Record):
+    """Which method was run, with all its hyper-parameters."""
+
+    name: str
+    params: dict[str, Any] = {}
+    needs: tuple[str, ...] = ()
+    paper: str = ""
+
+
+class BackboneRecord(Record):
+    """Which CLIP was adapted.
+
+    Attributes:
+        model: open_clip architecture.
+        weights: open_clip tag or file.
+        fingerprint: hash of the weights themselves; runs with different ones are not compared.
+    """
+
+    model: str
+    weights: str
+    fingerprint: str
+
+
+class AccuracyRecord(Record):
+    """The accuracy matrix.
+
+    Attributes:
+        values: T + 1 rows of T fractions, null where not measured; row 0 is zero-shot.
+        counts: test images of each task.
+    """
+
+    values: tuple[tuple[Fraction | None, ...], ...]
+    counts: tuple[Annotated[int, Field(ge=1)], ...]
+
+    @classmethod
+    def of(cls, matrix: AccuracyMatrix) -> AccuracyRecord:
+        """The record of a matrix, which must know its counts."""
+        if matrix.counts is None:
+            raise ValueError("a result needs the number of test images of every task")
+        values = tuple(tuple(row) for row in matrix.to_lists())
+        return cls(values=values, counts=matrix.counts)
+
+
+class FootprintRecord(Record):
+    """What the method costs besides time; the fields of `clbench.core.method.Footprint`."""
+
+    trainable: Count
+    added: Count
+    stored: Count
+    external: Count
+
+
+class CostRecord(Record):
+    """What the run cost, summed over all tasks.
+
+    Attributes:
+        training_seconds: in optimizer steps.
+        evaluation_seconds: in tests.
+        overhead_seconds: in the method's work around training (`prepare`, `begin_task`,
+            `end_task`).
+        peak_memory_bytes: None where the device does not say.
+        steps: optimizer steps.
+    """
+
+    training_seconds: Seconds
+    evaluation_seconds: Seconds
+    overhead_seconds: Seconds
+    peak_memory_bytes: Count | None
+    steps: Count
+
+
+class DataRecord(Record):
+    """Which data were used.
+
+    Attributes:
+        splits: hash of each split, keyed ``<task>/train`` and ``<task>/test``; it covers which
+            images a few-shot split chose. Runs whose test splits differ are not compared.
+        prompts: hash of each task's class names and prompts; empty in results of older versions.
+        reference: where reference images came from; None where the method used none.
+    """
+
+    splits: dict[str, str] = {}
+    prompts: dict[str, str] = {}
+    reference: str | None = None
+
+
+class EffectiveRankRecord(Record):
+    """How many directions the attention weights use, before training and after every task.
+
+    Attributes:
+        energy: share of a weight's energy that counts as used.
+        values: encoder to T + 1 fractions of the full rank, rows as in the accuracy matrix; null
+            where not measured.
+    """
+
+    energy: Fraction
+    values: dict[str, tuple[Fraction | None, ...]]
+
+
+class RunResult(Record):
+    """One method on one benchmark with one seed.
+
+    Attributes:
+        schema_version: ``schema`` in the file.
+        status: ``partial`` while tasks are missing, ``quick`` for smoke runs whose numbers
+            mean nothing.
+        summary: the metrics of `accuracy` as fractions (see `AccuracyMatrix.summary`).
+        config: the resolved settings; `config_hash` is their fingerprint without the seed.
+        provenance: versions, machine and code state; never used in comparisons.
+        effective_rank: of the attention weights; None (no key in the file) where the method
+            trains nothing, and in results of older versions.
+    """
+
+    schema_version: Literal[1, 2] = Field(default=SCHEMA, alias="schema")
+    status: Status
+    benchmark: BenchmarkRecord
+    method: MethodRecord
+    backbone: BackboneRecord
+    seed: Count
+    accuracy: AccuracyRecord
+    summary: dict[str, float | None]
+    footprint: FootprintRecord
+    cost: CostRecord
+    config: dict[str, Any]
+    config_hash: str
+    data: DataRecord = DataRecord()
+    provenance: dict[str, Any] = {}
+    effective_rank: EffectiveRankRecord | None = None
+
+    @property
+    def matrix(self) -> AccuracyMatrix:
+        """The accuracy matrix with its task names, counts and setting."""
+        return AccuracyMatrix.from_lists(
+            self.benchmark.tasks,
+            self.accuracy.values,
+            self.accuracy.counts,
+            self.benchmark.setting,
+        )
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> RunResult:
+        matrix = self.matrix
+        expected = matrix.summary()
+        if set(self.summary) != set(expected):
+            raise ValueError(f"summary needs exactly the keys {', '.join(expected)}")
+        for key, value in expected.items():
+            stated = self.summary[key]
+            agree = stated == value
+            if stated is not None and value is not None:
+                agree = abs(stated - value) <= SUMMARY_TOLERANCE
+            if not agree:
+                expected_text = None if value is None else f"{value:.10g}"
+                raise ValueError(f"summary.{key} is {stated}, the accuracies give {expected_text}")
+        if self.status == "complete" and not matrix.complete:
+            known = f"{matrix.learned} of {len(matrix.tasks)}"
+            raise ValueError(f"status is complete but the accuracies end after {known} tasks")
+        ranks = {} if self.effective_rank is None else self.effective_rank.values
+        if any(len(row) != len(matrix.values) for row in ranks.values()):
+            raise ValueError("effective_rank needs as many values as the accuracies have rows")
+        return self
+
+    @classmethod
+    def load(cls, path: Path | str) -> RunResult:
+        """Read a result file, or the one in a run directory.
+
+        Raises:
+            ClbenchError: the file is missing, not JSON, of another schema or inconsistent.
+        """
+        path = Path(path)
+        path = path / FILE_NAME if path.is_dir() else path
+        content = _read_json(path)
+        if not isinstance(content, dict) or "schema" not in content:
+            raise ClbenchError(f"{path} is not a result file: it has no key 'schema'")
+        if content["schema"] not in READABLE:
+            raise ClbenchError(
+                f"{path} has schema {content['schema']!r} but this version of clbench reads "
+                f"{' and '.join(map(str, READABLE))}: use the version that wrote it"
+            )
+        stated = content.pop(HASH, None)
+        if (stated or content["schema"] > 1) and stated != content_hash(content):
+            raise ClbenchError(
+                f"{path} is not what clbench wrote: it was edited or damaged; get it anew, or run "
+                "again"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            raise ClbenchError(f"{path}: {_first_problem(error)}") from error
+
+    def save(self, path: Path | str) -> None:
+        """Write the result file atomically.
+
+        Raises:
+            ClbenchError: the file cannot be written.
+        """
+        write_atomic(path, self.to_json())
+
+    def to_json(self) -> str:
+        """The text of the result file: keys in declared order, one line per matrix row."""
+        content = self.model_dump(mode="json", by_alias=True)
+        if self.effective_rank is None:
+            del content["effective_rank"]
+        if not self.data.prompts:
+            del content["data"]["prompts"]
+        if self.schema_version > 1:
+            content[HASH] = content_hash(content)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+        # Strings hold no raw line breaks, so only lists of bare numbers can match.
+        rows = re.compile(r"\[\n\s+([^\[\]{}\"]*?)\n\s+\]")
+        return rows.sub(lambda m: "[" + re.sub(r"\s*\n\s*", " ", m[1]) + "]", text) + "\n"
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise ClbenchError(f"there is no result file {path}") from None
+    except OSError as error:
+        raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ClbenchError(f"{path} is damaged, not valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number (missing values are null)")
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    where = ".".join(str(part) for part in problems[0]["loc"])
+    message = problems[0]["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+    return f"{where}: {message}{more}" if where else f"{message}{more}"

@@ -1,0 +1,142 @@
+"""Where a result comes from: versions, machine, source revision, hashes of what went in."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clbench.core.data import SequenceData
+from clbench.core.task import Benchmark
+
+ENVIRONMENT = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "CUDA_VISIBLE_DEVICES",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+)
+"""Variables that can change numbers. No others are recorded: they may be secrets."""
+
+DIGITS = 16
+"""Hex digits of a hash in a result: enough to tell any two apart."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def collect(device: torch.device, method: type) -> dict[str, Any]:
+    """Versions, hardware and source revision, as plain JSON values.
+
+    Args:
+        device: where the run computes.
+        method: class of the method, whose package is recorded too.
+    """
+    return {
+        "packages": packages(method.__module__.partition(".")[0]),
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "cuda": {"toolkit": torch.version.cuda, "cudnn": _cudnn()},
+        "environment": {n: os.environ[n] for n in ENVIRONMENT if n in os.environ},
+        "git": _git_revision(Path(__file__).resolve().parents[3]),
+    }
+
+
+def timestamp() -> str:
+    """The time now in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@functools.cache
+def packages(module: str) -> dict[str, str]:
+    """Versions of clbench, of all it requires, directly or not, and of the package of a method.
+
+    Args:
+        module: top-level module that the method comes from.
+    """
+    found: dict[str, str] = {}
+    waiting = ["clbench"]
+    if module != "clbench" and module not in sys.stdlib_module_names:
+        waiting += packages_distributions().get(module, [])
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            continue  # required on other systems only
+        found[name] = installed.version
+        for requirement in installed.requires or ():
+            if "extra ==" not in requirement and (match := _NAME.match(requirement)):
+                waiting.append(match[0])
+    return dict(sorted(found.items()))
+
+
+def split_digests(sequence: SequenceData) -> dict[str, str]:
+    """Hash of each split, which covers images, labels, order and, if few-shot, the choice."""
+    digests: dict[str, str] = {}
+    for t, task in enumerate(sequence.benchmark.tasks):
+        digests[f"{task.name}/train"] = sequence.train_set(t).digest()[:DIGITS]
+        digests[f"{task.name}/test"] = sequence.test_set(t).digest()[:DIGITS]
+    return digests
+
+
+def prompt_digests(benchmark: Benchmark) -> dict[str, str]:
+    """Hash of each task's class names and prompts."""
+    return {
+        task.name: hashlib.sha256(
+            json.dumps([task.classes.names, task.classes.prompts]).encode()
+        ).hexdigest()[:DIGITS]
+        for task in benchmark.tasks
+    }
+
+
+def _cudnn() -> int | None:
+    version: int | None = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    return version
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({os.cpu_count()} cores)"
+
+
+@functools.cache
+def _git_revision(source: Path) -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout the package runs from; None if installed."""
+    if not (source / ".git").exists():
+        return None
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+    outputs = []
+    for command in commands:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(source), *command],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        outputs.append(done.stdout.strip())
+    return {"commit": outputs[0], "dirty": bool(outputs[1])}

@@ -1,0 +1,182 @@
+"""What a run counts and notes about itself, and the result made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from clbench.core.data import ReferencePairs, SequenceData
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Footprint, Method
+from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.result import (
+    AccuracyRecord,
+    BackboneRecord,
+    BenchmarkRecord,
+    CostRecord,
+    DataRecord,
+    FootprintRecord,
+    MethodRecord,
+    RunResult,
+    Status,
+)
+from clbench.core.settings import RunSettings
+from clbench.engine.rundir import provenance
+from clbench.engine.rundir.costs import Stopwatch, peak_memory
+from clbench.engine.rundir.diagnostics import RankHistory
+from clbench.engine.rundir.provenance import prompt_digests, split_digests
+
+
+class Recorder:
+    """Counts time, steps and memory of a run over all its restarts.
+
+    Args:
+        settings: the resolved configuration.
+        sequence: images of the benchmark's tasks.
+        fingerprint: hash of the backbone's weights before any change.
+        device: where the run computes.
+    """
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        sequence: SequenceData,
+        fingerprint: str,
+        device: torch.device,
+    ) -> None:
+        self.settings = settings
+        self.sequence = sequence
+        self.fingerprint = fingerprint
+        self.device = device
+        self.stopwatch = Stopwatch()
+        self.ranks = RankHistory(len(sequence.benchmark))
+        self.steps = 0
+        self.footprint = Footprint(trainable=0, added=0, stored=0, external=0)
+        self.reference: str | None = None
+        self.started = provenance.timestamp()
+        self.resumed: list[str] = []
+        self._earlier_peak = 0
+
+    def task_learned(self, method: Method, trainable: int, pairs: ReferencePairs | None) -> None:
+        """Note what a task cost besides time."""
+        most = max(trainable, self.footprint.trainable)
+        self.footprint = replace(method.footprint(), trainable=most)
+        if pairs is not None:
+            self.reference = pairs.source
+
+    def counters(self, steps: int = 0) -> dict[str, Any]:
+        """Everything counted so far, as a checkpoint keeps it.
+
+        Args:
+            steps: optimizer steps of the task that is being trained.
+        """
+        return {
+            "seconds": self.stopwatch.so_far(),
+            "steps": self.steps + steps,
+            "peak_memory": self._peak_memory(),
+            "footprint": asdict(self.footprint),
+            "reference": self.reference,
+            "ranks": self.ranks.state(),
+            "started": self.started,
+            "resumed": self.resumed,
+        }
+
+    def restore(self, counters: Mapping[str, Any], steps: int, where: str) -> None:
+        """Go on counting from a checkpoint.
+
+        Args:
+            counters: what `counters` returned.
+            steps: optimizer steps of the unfinished task among them.
+            where: how far the run had come, for the list of restarts.
+        """
+        self.stopwatch.seconds = dict(counters["seconds"])
+        self.steps = counters["steps"] - steps
+        self._earlier_peak = counters["peak_memory"] or 0
+        self.footprint = Footprint(**counters["footprint"])
+        self.reference = counters["reference"]
+        self.ranks.load_state(counters["ranks"])
+        self.started = counters["started"]
+        self.resumed = [*counters["resumed"], f"{provenance.timestamp()} {where}"]
+
+    def restore_costs(self, cost: CostRecord) -> None:
+        """Take costs from a result that was written after the checkpoint."""
+        self.stopwatch.seconds = {
+            "training": cost.training_seconds,
+            "evaluation": cost.evaluation_seconds,
+            "overhead": cost.overhead_seconds,
+        }
+        self._earlier_peak = max(self._earlier_peak, cost.peak_memory_bytes or 0)
+
+    def result(self, matrix: AccuracyMatrix, method: Method) -> RunResult:
+        """The result so far."""
+        settings, seconds = self.settings, self.stopwatch.so_far()
+        finished: Status = "quick" if settings.quick else "complete"
+        return RunResult(
+            status=finished if matrix.complete else "partial",
+            benchmark=BenchmarkRecord.of(self.sequence.benchmark),
+            method=MethodRecord(
+                name=settings.method.name,
+                params=method.hyperparameters(),
+                needs=tuple(sorted(method.needs)),
+                paper=method.paper,
+            ),
+            backbone=BackboneRecord(**settings.backbone.model_dump(), fingerprint=self.fingerprint),
+            seed=settings.seed,
+            accuracy=AccuracyRecord.of(matrix),
+            summary=matrix.summary(),
+            footprint=FootprintRecord(**asdict(self.footprint)),
+            cost=CostRecord(
+                training_seconds=round(seconds.get("training", 0.0), 3),
+                evaluation_seconds=round(seconds.get("evaluation", 0.0), 3),
+                overhead_seconds=round(seconds.get("overhead", 0.0), 3),
+                peak_memory_bytes=self._peak_memory(),
+                steps=self.steps,
+            ),
+            config=settings.model_dump(mode="json"),
+            config_hash=settings.fingerprint(),
+            data=DataRecord(
+                splits=split_digests(self.sequence),
+                prompts=prompt_digests(self.sequence.benchmark),
+                reference=self.reference,
+            ),
+            provenance={
+                **provenance.collect(self.device, type(method)),
+                "started": self.started,
+                "ended": provenance.timestamp(),
+                "resumed": self.resumed,
+            },
+            effective_rank=self.ranks.record(),
+        )
+
+    def require_same_inputs(self, earlier: RunResult) -> None:
+        """Refuse to go on from a result that other inputs led to.
+
+        Raises:
+            ClbenchError: configuration, weights, images or prompts are not what they were.
+        """
+        checks = [
+            ("the configuration", earlier.config_hash, self.settings.fingerprint()),
+            ("the backbone's weights", earlier.backbone.fingerprint, self.fingerprint),
+        ]
+        now = {
+            "images of": split_digests(self.sequence),
+            "prompts of": prompt_digests(self.sequence.benchmark),
+        }
+        before = {"images of": earlier.data.splits, "prompts of": earlier.data.prompts}
+        checks += [
+            (f"the {kind} {name}", digest, now[kind].get(name, ""))
+            for kind, digests in before.items()
+            for name, digest in digests.items()
+        ]
+        for what, old, new in checks:
+            if old != new:
+                raise ClbenchError(
+                    f"{what} changed since this run began ({old} is now {new or 'gone'}): put back "
+                    "what it began with, or start another run with another --runs-dir"
+                )
+
+    def _peak_memory(self) -> int:
+        return max(self._earlier_peak, peak_memory(self.device))

@@ -1,0 +1,137 @@
+"""The two Lightning modules: one trains a method on a task, one tests it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import increment_version
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from clbench.core.data import Batch
+from clbench.core.errors import ClbenchError
+from clbench.core.method import Method, method_name
+from clbench.core.settings import TrainSettings
+from clbench.core.task import Benchmark, ClassTexts
+from clbench.engine.training.contract import finite_scores
+from clbench.engine.training.schedule import warmup_cosine
+
+Classify = Callable[[Tensor, ClassTexts], Tensor]
+
+
+class TrainingModule(pl.LightningModule):
+    """Trains a method on one task: its loss, its hooks, AdamW with warm-up and cosine.
+
+    Args:
+        method: the prepared method; what requires grad is optimised.
+        prompts: ``(C, L)`` tokenised training prompts of the task.
+        settings: optimisation settings.
+        task: name of the task, which may have its own steps and learning rate.
+    """
+
+    def __init__(self, method: Method, prompts: Tensor, settings: TrainSettings, task: str) -> None:
+        super().__init__()
+        self.method = method
+        self.register_buffer("prompts", prompts, persistent=False)
+        self.settings = settings
+        self.task = task
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
+        images, labels = batch
+        prompts = self.get_buffer("prompts")
+        terms = self.method.loss(Batch(images, labels, prompts))
+        if not terms:
+            return None
+        total = torch.stack([*terms.values()]).sum()
+        if not total.requires_grad:
+            raise ClbenchError(
+                f"the loss of method {method_name(self.method)!r} depends on nothing that requires "
+                f"grad while training on {self.task}"
+            )
+        return {"loss": total, **{name: term.detach() for name, term in terms.items()}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        self.method.after_backward()
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        # Fused optimizers do not count their changes, by which what depends on weights is renewed.
+        increment_version([p for group in optimizer.param_groups for p in group["params"]])
+        self.method.after_step()
+
+    def configure_optimizers(self) -> Any:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        steps = self.settings.steps_for(self.task)
+        warmup = self.settings.warmup_steps(steps)
+        optimizer = AdamW(
+            trained,
+            lr=self.settings.lr_for(self.task),
+            betas=self.settings.betas,
+            weight_decay=self.settings.weight_decay,
+            fused=True,
+        )
+        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class EvaluationModule(pl.LightningModule):
+    """Tests a classifier on several tasks, one data loader per task.
+
+    Args:
+        scorer: module that holds the weights, so that it is moved to the device.
+        classify: scores images among candidates.
+        benchmark: decides candidates and label offsets.
+        learned: number of tasks learned so far.
+        tasks: indices of the tested tasks, in the order of the data loaders.
+    """
+
+    def __init__(
+        self,
+        scorer: nn.Module,
+        classify: Classify,
+        benchmark: Benchmark,
+        learned: int,
+        tasks: list[int],
+    ) -> None:
+        super().__init__()
+        self.scorer = scorer
+        self.classify = classify
+        self.tasks = tasks
+        self._candidates = [benchmark.candidates(learned, task) for task in tasks]
+        self._offsets = [benchmark.label_offset(task) for task in tasks]
+        self._sound: list[Tensor] = []
+
+    def test_step(
+        self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
+    ) -> Tensor:
+        """Which images are classified correctly: ``(B,)`` bool."""
+        images, labels = batch
+        candidates = self._candidates[dataloader_idx]
+        if candidates is None:
+            raise ValueError(f"task {self.tasks[dataloader_idx]} has no candidates yet")
+        logits = self.classify(images, candidates)
+        self._sound.append(finite_scores(logits))
+        predicted = logits.argmax(dim=-1)
+        return predicted == labels + self._offsets[dataloader_idx]
+
+    def on_test_end(self) -> None:
+        """Read once, at the end, whether all logits were finite.
+
+        Raises:
+            ClbenchError: some were not.
+        """
+        if not torch.stack(self._sound).all():
+            raise ClbenchError(
+                f"method {method_name(self.scorer)!r} returned logits that are not finite in a test"
+                if isinstance(self.scorer, Method)
+                else "the backbone's logits are not finite: its weights are damaged"
+            )

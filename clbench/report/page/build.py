@@ -1,0 +1,142 @@
+"""One HTML file with everything about a set of runs, which needs no other file and no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clbench.core.files import write_atomic
+from clbench.core.results.result import RunResult
+from clbench.report.figures.draw import DrawnFigure, draw_all
+from clbench.report.page.runs import matrices, palette, provenance, script_json
+from clbench.report.page.tables import page_table
+from clbench.report.tables.collection import group_tables, spanning_tables
+from clbench.report.tables.groups import comparable_groups
+
+if TYPE_CHECKING:
+    from clbench.report.tables.comparison import Comparison
+    from clbench.report.tables.published import Deviation
+
+FILE_NAME = "index.html"
+Figures = Mapping[str, Sequence[DrawnFigure]]
+"""By the name of their group."""
+WIDE = 5.0
+"""Inches from which on a figure has a row of the page for itself."""
+
+
+def write_page(
+    results: Iterable[RunResult],
+    out: Path,
+    *,
+    figures: Figures | None = None,
+    comparisons: Sequence[Comparison] = (),
+    deviation: Deviation | None = None,
+) -> Path:
+    """Write the page of a set of runs.
+
+    Args:
+        results: runs of any benchmarks.
+        out: folder, made if missing.
+        figures: from `draw_all`, of the same runs; None draws them.
+        comparisons: see `write_report`.
+        deviation: see `write_report`.
+
+    Returns:
+        The file.
+
+    Raises:
+        ClbenchError: there are no results, two contradict each other, or the file cannot be
+            written.
+    """
+    path = out / FILE_NAME
+    text = page_html(results, figures=figures, comparisons=comparisons, deviation=deviation)
+    write_atomic(path, text)
+    return path
+
+
+def page_html(
+    results: Iterable[RunResult],
+    *,
+    figures: Figures | None = None,
+    comparisons: Sequence[Comparison] = (),
+    deviation: Deviation | None = None,
+) -> str:
+    """The text of the page; the same runs give the same text, whatever their order.
+
+    Whatever stands in a result file is text on the page: templates escape it, and the page's
+    content security policy runs no script but its own and loads nothing.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    groups = comparable_groups(results)
+    drawn = draw_all(r for g in groups for r in g.results) if figures is None else figures
+    accuracies = [matrices(group) for group in groups]
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = _asset("script.js")
+    return environment.from_string(_asset("template.html")).render(
+        style=_asset("style.css"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        groups=[
+            {
+                "number": number,
+                "group": group,
+                "benchmark": group.results[0].benchmark.name,
+                "labels": list(grids["methods"]),
+                "tables": [
+                    page_table(document)
+                    for document in group_tables(group, comparisons, deviation)
+                    if document.grid.rows
+                ],
+                "figures": _figures(number, drawn[group.name]),
+                "runs": provenance(group),
+            }
+            for number, (group, grids) in enumerate(zip(groups, accuracies, strict=True), start=1)
+        ],
+        spanning=[page_table(document) for document in spanning_tables(groups)],
+        benchmarks=list(dict.fromkeys(group.results[0].benchmark.name for group in groups)),
+        data=script_json({"palette": palette(), "groups": accuracies}),
+    )
+
+
+def _figures(number: int, drawn: Sequence[DrawnFigure]) -> list[dict[str, Any]]:
+    return [
+        {
+            "title": figure.title,
+            "caption": figure.caption,
+            "wide": figure.figure.get_figwidth() > WIDE,
+            "svg": inline_svg(figure, f"g{number}-{figure.name}-"),
+        }
+        for figure in drawn
+    ]
+
+
+def inline_svg(drawn: DrawnFigure, prefix: str) -> str:
+    """A figure as an SVG element whose ink follows the page's colours.
+
+    Args:
+        drawn: the figure.
+        prefix: put before every id, which must be unique on a page.
+    """
+    from clbench.report.figures.style import INK, RULE, file_bytes
+
+    svg = file_bytes(drawn.figure, "svg", background="none").decode()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{prefix}', svg)
+    svg = re.sub(r'href="#|url\(#', lambda match: match[0] + prefix, svg)
+    # A hundredth of a point is enough for coordinates; factors below one keep their digits.
+    svg = re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", svg)
+    svg = svg.replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    return "\n".join(line.strip() for line in svg.splitlines() if line.strip())
+
+
+def _asset(name: str) -> str:
+    return (files("clbench.report.page") / name).read_text(encoding="utf-8")

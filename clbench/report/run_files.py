@@ -1,0 +1,45 @@
+"""The readable files of a run directory, and the collection of results for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from clbench.core.files import write_atomic
+from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
+from clbench.core.results.result import RunResult
+from clbench.report.tables.frames import matrix_table, summary_table
+from clbench.report.tables.grid import matrix_grid, summary_grid
+from clbench.report.tables.groups import file_name
+from clbench.report.tables.matrix_csv import write_matrix_csv
+from clbench.report.tables.render import to_markdown
+
+
+def publish(result: RunResult, folder: Path) -> None:
+    """Write ``matrix.csv`` and ``table.md`` beside ``result.json``."""
+    write_matrix_csv(result.matrix, folder / "matrix.csv")
+    summary = to_markdown(summary_grid(summary_table([result]), result.benchmark.setting))
+    matrix = to_markdown(matrix_grid(matrix_table(result)))
+    write_atomic(folder / "table.md", f"{summary}\n{matrix}")
+
+
+def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
+    """Write every result as ``<method>-seed<k>-<hash>.json``, small enough to be committed.
+
+    Beside it, in a file that ends in ``.bits``, goes which test images were correct, if known.
+
+    Args:
+        runs: results with the files they were read from.
+        folder: made if missing.
+    """
+    paths = []
+    for source, result in runs:
+        name = file_name(result.method.name)
+        path = folder / f"{name}-seed{result.seed}-{result.config_hash}.json"
+        result.save(path)
+        rows = read_rows(source)
+        if rows:
+            content = b"".join(encode_row(learned, row) for learned, row in rows.items())
+            write_atomic(path.with_suffix(SUFFIX), content)
+        paths.append(path)
+    return paths

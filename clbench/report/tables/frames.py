@@ -1,0 +1,202 @@
+"""Tables of results as data frames: numbers as measured, fractions, nothing rounded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from clbench.core.results.matrix import SUMMARY_KEYS, AccuracyMatrix
+from clbench.core.results.result import RunResult
+from clbench.core.task import Setting
+from clbench.report.tables.groups import MethodRuns, method_runs
+
+METHOD = "method"
+REFERENCE = "reference"
+STORAGE_FREE = "Storage-free"
+STORING = "With storage"
+REFERENCE_LABEL = "zero-shot (before training)"
+COSTS = (
+    "trainable",
+    "added",
+    "stored",
+    "external",
+    "training_seconds",
+    "evaluation_seconds",
+    "overhead_seconds",
+    "peak_memory_bytes",
+    "steps",
+)
+
+
+def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """One row per method and set of hyper-parameters, averaged over seeds.
+
+    The first row repeats what the model scored before any training, where runs measured it;
+    then come methods that store nothing between tasks, then the others.
+
+    Returns:
+        Index: row labels. Columns: `kind` (``method``, or ``reference`` for rows that never
+        change the model, which take no part in rankings), `storage_free` (nothing is stored
+        between tasks, no data come from elsewhere), `n` (seeds), each summary key with
+        its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
+        `last_delta` (difference to zero-shot), `needs`, and the mean of every entry of
+        `COSTS`. What is unknown is NaN.
+
+    Raises:
+        ClbenchError: the runs may not be compared (see `comparable_groups`).
+    """
+    table = {row.label: _summary_row(row) for row in _rows(results)}
+    frame = pd.DataFrame.from_dict(table, orient="index", columns=_summary_columns())
+    frame.index.name = "method"
+    baseline = [matrix.summary() for matrix in _zero_shot_matrices(results)]
+    for key in ("transfer", "last"):
+        frame[f"{key}_delta"] = frame[key] - _mean(summary[key] for summary in baseline)
+    return frame
+
+
+def per_task_table(results: Sequence[RunResult]) -> pd.DataFrame:
+    """Transfer, Avg and Last of every task, averaged over seeds, as papers print them.
+
+    Returns:
+        Index: (metric, method). Columns: `kind` and `n` as in `summary_table`, one per task,
+        and `mean`, which is the metric of the whole run. Metrics are those of
+        `AccuracyMatrix.per_task`.
+
+    Raises:
+        ClbenchError: the runs may not be compared.
+    """
+    tasks = list(results[0].benchmark.tasks)
+    rows = _rows(results)
+    index, values = [], []
+    for metric in rows[0].matrices[0].per_task():
+        summary_key = "average" if metric == "incremental" else metric
+        for row in rows:
+            per_seed = np.stack([matrix.per_task()[metric] for matrix in row.matrices])
+            whole = _mean(matrix.summary()[summary_key] for matrix in row.matrices)
+            index.append((metric, row.label))
+            values.append([row.kind, len(per_seed), *per_seed.mean(axis=0), whole])
+    return pd.DataFrame(
+        values,
+        index=pd.MultiIndex.from_tuples(index, names=["metric", "method"]),
+        columns=["kind", "n", *tasks, "mean"],
+    )
+
+
+def per_task_values(results: Sequence[RunResult]) -> pd.DataFrame:
+    """The numbers of `per_task_table` in long form, with their spread and sample counts.
+
+    Returns:
+        Columns: `metric`, `method`, `task`, `images` (test images), `n` (seeds), `mean`, `std`.
+    """
+    rows = _rows(results)
+    records = [
+        {
+            "metric": metric,
+            "method": row.label,
+            "task": task,
+            "images": images,
+            "n": len(row.matrices),
+            "mean": _mean(matrix.per_task()[metric][j] for matrix in row.matrices),
+            "std": _std(matrix.per_task()[metric][j] for matrix in row.matrices),
+        }
+        for metric in rows[0].matrices[0].per_task()
+        for row in rows
+        for j, (task, images) in enumerate(
+            zip(results[0].benchmark.tasks, results[0].accuracy.counts, strict=True)
+        )
+    ]
+    return pd.DataFrame.from_records(records)
+
+
+def matrix_table(result: RunResult) -> pd.DataFrame:
+    """The accuracy matrix of a run.
+
+    Returns:
+        Index: ``zero-shot`` and the tasks, in the order learned. Columns: the tasks.
+    """
+    tasks = list(result.benchmark.tasks)
+    index = pd.Index(["zero-shot", *tasks], name="after")
+    return pd.DataFrame(result.matrix.values, index=index, columns=tasks)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table; `runs` is None for what the model scored before training."""
+
+    label: str
+    kind: str
+    matrices: Sequence[AccuracyMatrix]
+    runs: MethodRuns | None = None
+
+    @property
+    def storage_free(self) -> bool:
+        """Whether nothing is stored between tasks and no data come from elsewhere."""
+        costs = [] if self.runs is None else self.runs.results
+        return not any(r.footprint.stored or r.footprint.external or r.method.needs for r in costs)
+
+
+def _rows(results: Sequence[RunResult]) -> list[_Row]:
+    """All rows of a table, references first."""
+    rows = []
+    for runs in method_runs(results):
+        matrices = [result.matrix for result in runs.results]
+        kind = REFERENCE if all(map(_never_changes, matrices)) else METHOD
+        rows.append(_Row(runs.label, kind, matrices, runs))
+    zero_shot = _zero_shot_matrices(results)
+    if zero_shot and all(row.kind == METHOD for row in rows):
+        rows.insert(0, _Row(REFERENCE_LABEL, REFERENCE, zero_shot))
+    return sorted(rows, key=lambda row: (row.kind != REFERENCE, not row.storage_free))
+
+
+def _summary_row(row: _Row) -> dict[str, object]:
+    cells: dict[str, object] = {
+        "kind": row.kind,
+        "storage_free": row.storage_free,
+        "n": len(row.matrices),
+    }
+    summaries = [matrix.summary() for matrix in row.matrices]
+    for key in SUMMARY_KEYS:
+        cells[key] = _mean(summary[key] for summary in summaries)
+        cells[f"{key}_std"] = _std(summary[key] for summary in summaries)
+    if row.runs is None:
+        return cells
+    costs = [r.footprint.model_dump() | r.cost.model_dump() for r in row.runs.results]
+    cells["needs"] = " ".join(sorted({need for r in row.runs.results for need in r.method.needs}))
+    return cells | {key: _mean(cost[key] for cost in costs) for key in COSTS}
+
+
+def _summary_columns() -> list[str]:
+    metrics = [column for key in SUMMARY_KEYS for column in (key, f"{key}_std")]
+    return ["kind", "storage_free", "n", *metrics, "transfer_delta", "last_delta", "needs", *COSTS]
+
+
+def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:
+    """One matrix per seed, of a method that leaves the model as it was before training."""
+    found: dict[int, AccuracyMatrix] = {}
+    for result in results:
+        matrix = result.matrix
+        defined = matrix.setting is not Setting.CLASS_INCREMENTAL
+        if defined and result.seed not in found and not np.isnan(matrix.values[0]).any():
+            values = np.tile(matrix.values[0], (len(matrix.tasks) + 1, 1))
+            found[result.seed] = AccuracyMatrix(matrix.tasks, values, matrix.counts, matrix.setting)
+    return list(found.values())
+
+
+def _never_changes(matrix: AccuracyMatrix) -> bool:
+    return bool((matrix.values == matrix.values[0]).all())
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    """Mean over seeds; unknown if any seed's value is."""
+    numbers = [math.nan if value is None else float(value) for value in values]
+    return float(np.mean(numbers)) if numbers else math.nan
+
+
+def _std(values: Iterable[float | None]) -> float:
+    """Sample standard deviation over seeds; unknown for one seed."""
+    numbers = [math.nan if value is None else float(value) for value in values]
+    return float(np.std(numbers, ddof=1)) if len(numbers) > 1 else math.nan

@@ -1,0 +1,245 @@
+"""Tables as they are printed: cells of text with the best marked, independent of the format."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from clbench.core.task import Setting
+from clbench.report.papers.published import abbreviation
+from clbench.report.tables.frames import METHOD, STORAGE_FREE, STORING
+
+BEST = "best"
+SECOND = "second"
+_TITLES = {
+    "transfer": "Transfer",
+    "average": "Avg",
+    "last": "Last",
+    "incremental": "After step",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A printed value; an empty text is a missing one. `mark` is `BEST`, `SECOND` or empty."""
+
+    text: str
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A printed table.
+
+    Attributes:
+        header: column titles.
+        rows: cells, as many per row as there are titles.
+        numeric: for each column, whether it is aligned to the right.
+        rules: indices of rows that begin a new block.
+        sections: titles of blocks, by the index of their first row.
+    """
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: tuple[bool, ...]
+    rules: frozenset[int] = frozenset()
+    sections: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column of `summary_table` is printed.
+
+    Attributes:
+        key: column of the data frame.
+        title: heading.
+        show: text of a value that is not missing.
+        better: 1 if larger is better, -1 if smaller is, 0 if the column is not ranked.
+    """
+
+    key: str
+    title: str
+    show: Callable[[Any], str]
+    better: int = 0
+
+
+def percent(fraction: float, signed: bool = False) -> str:
+    """A fraction in percent with one decimal, halves rounded up.
+
+    Noise of the 17th digit does not decide where a half goes: accuracies are counts over a few
+    hundred images, so that halves are common.
+
+    >>> percent(0.6935), percent(0.3025 - 1e-16), percent(-0.0001), percent(0.012, signed=True)
+    ('69.4', '30.3', '0.0', '+1.2')
+    """
+    tenths = math.floor(round(1000 * abs(fraction), 6) + 0.5)
+    value = math.copysign(tenths / 10, fraction) + 0.0  # adding zero turns -0.0 into 0.0
+    return f"{value:+.1f}" if signed and value else f"{value:.1f}"
+
+
+def short_number(value: float, unit: str = "") -> str:
+    """A count with a decimal prefix.
+
+    >>> short_number(149_620_737), short_number(512), short_number(2.5e9, "B")
+    ('149.6 M', '512', '2.5 GB')
+    """
+    for factor, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.1f} {prefix}{unit}"
+    return f"{value:.0f} {unit}".rstrip()
+
+
+def short_time(seconds: float) -> str:
+    """Seconds in a readable unit.
+
+    >>> short_time(12.34), short_time(90), short_time(5400)
+    ('12.3 s', '1.5 min', '1.5 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(value: float) -> str:
+    return short_number(value, "B")
+
+
+def _delta(value: float) -> str:
+    return percent(value, signed=True)
+
+
+SUMMARY_COLUMNS = (
+    Column("n", "n", str),
+    Column("transfer", "Transfer", percent, better=1),
+    Column("average", "Avg", percent, better=1),
+    Column("last", "Last", percent, better=1),
+    Column("forgetting", "Forgetting", percent, better=-1),
+    Column("backward_transfer", "BWT", percent, better=1),
+    Column("transfer_delta", "Δ Transfer", _delta),
+    Column("last_delta", "Δ Last", _delta),
+    Column("trainable", "Trainable", short_number),
+    Column("stored", "Stored", _bytes),
+    Column("external", "External", _bytes),
+    Column("needs", "Needs", str),
+    Column("peak_memory_bytes", "Peak memory", _bytes),
+    Column("training_seconds", "Training", short_time),
+)
+CONSOLE_KEYS = (
+    "n",
+    "transfer",
+    "average",
+    "last",
+    "forgetting",
+    "trainable",
+    "stored",
+    "training_seconds",
+)
+_CLASS_INCREMENTAL_OMITS = ("transfer", "backward_transfer", "transfer_delta", "last_delta")
+
+
+def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | None = None) -> Grid:
+    """Print `summary_table`: mean and spread in percent, best and second best marked.
+
+    Columns of which nothing is known are left out. Where some methods store something and
+    others do not, the two kinds are blocks with a title; the best are those of both.
+
+    Args:
+        table: from `clbench.report.tables.frames.summary_table`.
+        setting: decides which metrics are defined.
+        keys: columns to print; None prints all.
+    """
+    omit = _CLASS_INCREMENTAL_OMITS if setting is Setting.CLASS_INCREMENTAL else ()
+    columns = [
+        column
+        for column in SUMMARY_COLUMNS
+        if column.key not in omit
+        and (keys is None or column.key in keys)
+        and any(not _missing(value) for value in table[column.key])
+    ]
+    ranked = (table["kind"] == METHOD).to_list()
+    cells = [[Cell(str(label)) for label in table.index]]
+    for column in columns:
+        spread = table.get(f"{column.key}_std", pd.Series(math.nan, index=table.index))
+        texts = [
+            _value(column, value, std) for value, std in zip(table[column.key], spread, strict=True)
+        ]
+        marks = _marks(table[column.key].to_list(), ranked, column.better)
+        cells.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
+    numeric = (False, *(column.key != "needs" for column in columns))
+    first_method = ranked.index(True) if any(ranked) else 0
+    sections = _sections(ranked, table["storage_free"].to_list())
+    rules = frozenset({first_method, *sections} - {0})
+    header = ("Method", *(column.title for column in columns))
+    return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules, sections)
+
+
+def per_task_grid(table: pd.DataFrame) -> Grid:
+    """Print `per_task_table`: a block per metric, best and second best of each block marked.
+
+    Columns come in the order of training and have the papers' titles.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    rules: set[int] = set()
+    for metric, block in table.groupby(level="metric", sort=False):
+        rules |= {len(rows)} - {0}
+        ranked = (block["kind"] == METHOD).to_list()
+        columns = [[Cell(str(n)) for n in block["n"]]]
+        for task in block.columns[2:]:
+            values = block[task].to_list()
+            marks = _marks(values, ranked, better=1)
+            texts = ["" if _missing(v) else percent(v) for v in values]
+            columns.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
+        for i, (label, *cells) in enumerate(zip(block.index, *columns, strict=True)):
+            title = _TITLES[str(metric)] if i == 0 else ""
+            rows.append((Cell(title), Cell(str(label[1])), *cells))
+    header = ("", "Method", "n", *(abbreviation(str(t)) for t in table.columns[2:-1]), "Mean")
+    return Grid(header, tuple(rows), (False, False, *[True] * (len(header) - 2)), frozenset(rules))
+
+
+def matrix_grid(table: pd.DataFrame) -> Grid:
+    """Print `matrix_table` in percent; a row of which nothing is known is left out."""
+    known = table[~np.isnan(table.to_numpy()).all(axis=1)]
+    rows = tuple(
+        (Cell(str(name)), *(Cell("" if _missing(v) else percent(v)) for v in values))
+        for name, values in zip(known.index, known.to_numpy().tolist(), strict=True)
+    )
+    header = ("After", *map(str, table.columns))
+    return Grid(header, rows, (False, *[True] * len(table.columns)))
+
+
+def _sections(ranked: Sequence[bool], storage_free: Sequence[bool]) -> dict[int, str]:
+    """Titles of the blocks of methods, which are sorted; none if all are of one kind."""
+    kinds = [free for free, use in zip(storage_free, ranked, strict=True) if use]
+    if len(set(kinds)) < 2:
+        return {}
+    first = ranked.index(True)
+    return {first: STORAGE_FREE, first + kinds.index(False): STORING}
+
+
+def _value(column: Column, value: Any, std: float) -> str:
+    if _missing(value):
+        return ""
+    text = column.show(value)
+    return text if _missing(std) else f"{text} ± {percent(std)}"
+
+
+def _marks(values: Sequence[float], ranked: Sequence[bool], better: int) -> list[str]:
+    """Best and second best among the ranked rows, as far as the printed decimals tell."""
+    printed = [
+        round(100 * better * value, 1) if use and better and not _missing(value) else None
+        for value, use in zip(values, ranked, strict=True)
+    ]
+    places = sorted({value for value in printed if value is not None}, reverse=True)
+    if sum(value is not None for value in printed) < 2:
+        return [""] * len(printed)
+    names = dict(zip(places, (BEST, SECOND), strict=False))
+    return ["" if value is None else names.get(value, "") for value in printed]
+
+
+def _missing(value: Any) -> bool:
+    return value == "" or bool(pd.isna(value))

@@ -1,0 +1,126 @@
+"""Printed tables as Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import re
+from collections.abc import Callable, Sequence
+
+from clbench.report.tables.grid import BEST, SECOND, Cell, Grid
+
+_CSS = {BEST: "font-weight: bold", SECOND: "text-decoration: underline"}
+_NEGATIVE = re.compile(r"(?<![\w.+-])-(?=\d)")
+_LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "Δ": r"$\Delta$",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def to_markdown(grid: Grid) -> str:
+    """A pipe table, aligned so that it reads well as plain text too."""
+    header = [_escape_markdown(title) for title in grid.header]
+    body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
+    for i in sorted(grid.sections, reverse=True):
+        title = f"*{_escape_markdown(grid.sections[i])}*"
+        body.insert(i, [title, *[""] * (len(header) - 1)])
+    widths = [max(3, *map(len, column)) for column in zip(header, *body, strict=True)]
+    ruler = [
+        "-" * (width - 1) + ":" if right else "-" * width
+        for width, right in zip(widths, grid.numeric, strict=True)
+    ]
+    lines = [header, ruler, *body]
+    return "".join(_pipe_line(line, widths, grid.numeric) for line in lines)
+
+
+def to_latex(grid: Grid) -> str:
+    r"""A ``tabular`` with booktabs rules; the document needs ``\usepackage{booktabs}``."""
+    columns = "".join("r" if right else "l" for right in grid.numeric)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
+    lines += [_latex_line([escape_latex(title) for title in grid.header]), "\\midrule"]
+    for i, row in enumerate(grid.rows):
+        if i in grid.rules:
+            lines.append("\\midrule")
+        if i in grid.sections:
+            title = f"\\textit{{{escape_latex(grid.sections[i])}}}"
+            lines.append(f"\\multicolumn{{{len(row)}}}{{l}}{{{title}}} \\\\")
+        lines.append(_latex_line([_latex_cell(cell, i) for i, cell in enumerate(row)]))
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
+
+
+def to_html(grid: Grid) -> str:
+    """A ``table`` with its styles, made by pandas' Styler; the same grid gives the same text."""
+    import pandas as pd
+    from pandas.io.formats.style import Styler
+    from pandas.io.formats.style_render import CSSDict
+
+    columns = list(range(len(grid.header)))  # titles need not be unique
+    texts = [[cell.text for cell in row] for row in grid.rows]
+    marks = [[_CSS.get(cell.mark, "") for cell in row] for row in grid.rows]
+    for i in sorted(grid.sections, reverse=True):
+        texts.insert(i, [grid.sections[i], *[""] * (len(columns) - 1)])
+        marks.insert(i, ["font-style: italic", *[""] * (len(columns) - 1)])
+    styles = [CSSDict(selector="th, td", props="padding: 0.2em 0.6em; text-align: left")]
+    styles += [
+        CSSDict(selector=f".col{j}", props="text-align: right; white-space: nowrap")
+        for j, right in enumerate(grid.numeric)
+        if right
+    ]
+    # Cells are styled by their id, so that of a table must not be that of another on the page.
+    identity = hashlib.sha256(repr((grid.header, texts, marks)).encode()).hexdigest()[:8]
+    frame = pd.DataFrame(texts, columns=columns)
+    css = pd.DataFrame(marks, columns=columns)
+    styler = Styler(frame, uuid=identity, cell_ids=False).hide(axis="index").format(escape="html")
+    styler = styler.format_index(lambda j: html.escape(grid.header[int(str(j))]), axis="columns")
+    text: str = styler.apply(lambda _: css, axis=None).set_table_styles(styles).to_html()
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def escape_latex(text: str) -> str:
+    r"""The text with LaTeX's special characters made printable.
+
+    >>> print(escape_latex("a_b & 50%"))
+    a\_b \& 50\%
+    """
+    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
+
+
+def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    aligned = [
+        cell.rjust(width) if right else cell.ljust(width)
+        for cell, width, right in zip(cells, widths, numeric, strict=True)
+    ]
+    return f"| {' | '.join(aligned)} |\n"
+
+
+def _escape_markdown(text: str) -> str:
+    return "".join(f"\\{c}" if c in "|*<>`" else c for c in text)
+
+
+def _markdown_cell(cell: Cell) -> str:
+    return _marked(cell, _escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
+
+
+def _latex_cell(cell: Cell, column: int) -> str:
+    missing = "" if column == 0 else "--"
+    return _marked(cell, _latex_value, missing, best="\\textbf{{{}}}", second="\\underline{{{}}}")
+
+
+def _latex_value(text: str) -> str:
+    """Escaped, with a minus in place of the shorter hyphen of negative numbers."""
+    return "$-$".join(escape_latex(part) for part in _NEGATIVE.split(text))
+
+
+def _marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:
+    if not cell.text:
+        return missing
+    form = {BEST: best, SECOND: second}.get(cell.mark, "{}")
+    return form.format(escape(cell.text))
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

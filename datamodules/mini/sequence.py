@@ -1,0 +1,232 @@
+"""The embedded benchmark: eleven small tasks, rendered from seeds, offline.
+
+Version 1 is frozen: a change of the renderer, the splits, the prompts or the backbone that can
+change a number raises `VERSION`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from clbench.core.data import ReferencePairs
+from clbench.core.errors import ClbenchError
+from clbench.core.task import Benchmark, ClassTexts, Setting, Task
+from clbench.datamodules.fewshot import few_shot_indices
+from clbench.datamodules.mini.cache import Arrays, cached
+from clbench.datamodules.mini.domains import DOMAINS, TASKS
+from clbench.datamodules.mini.render import reference_pairs, render_split
+from clbench.datamodules.pixels.data_folder import default_cache
+from clbench.datamodules.pixels.images import ImageTensors
+from clbench.datamodules.pixels.samples import thinned
+from clbench.datamodules.reference import draw
+from clbench.datamodules.sequence import TaskSequence
+
+VERSION = 1
+TRAIN_SIZE = 512
+TEST_SIZE = 400
+QUICK_TRAIN_SIZE = 128
+QUICK_TEST_SIZE = 32
+QUICK_REFERENCE = 128
+REFERENCE_POOL = 2000
+IMAGE_SIZE = 32
+
+Rendering = Literal["official", "validation"]
+Sets = tuple[ImageTensors, ImageTensors]
+
+
+def tasks(
+    *,
+    shots: int | None = None,
+    shot_seed: int = 0,
+    rendering: Rendering = "official",
+    name: str = "mini",
+    data_root: str | None = None,
+    workers: int = 0,
+    quick: bool = False,
+    image_size: int = IMAGE_SIZE,
+) -> TaskSequence:
+    """Eleven tasks in alphabetical order, from arrows to textures.
+
+    Args:
+        shots: training images per class; None means the full 512 images per task.
+        shot_seed: which images are drawn; independent of the training seed.
+        rendering: ``official``, or ``validation``: other images of the same tasks, on which
+            hyper-parameters are tuned.
+        name: name of the variant.
+        data_root: folder of the image cache; the user's cache folder if None.
+        workers: ignored, the images are in memory.
+        quick: train on 128 images per task at most, test on 32, draw 128 reference pairs at most.
+        image_size: side the backbone expects; must be 32.
+
+    Raises:
+        ClbenchError: another image size, or too few images for `shots`.
+    """
+    _check_size(image_size)
+    specs = tuple(
+        Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates)) for d in TASKS
+    )
+    benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, "alphabetical", specs)
+
+    def load(task: int) -> Sets:
+        train, test = _domain_sets(TASKS[task], rendering, data_root)
+        if shots is not None:
+            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, TASKS[task]))
+        return _quick(train, test) if quick else (train, test)
+
+    return TaskSequence(
+        benchmark,
+        load,
+        reference=_drawing(rendering, data_root, quick),
+        image_size=image_size,
+    )
+
+
+def class_steps(
+    *,
+    steps: int = 10,
+    class_seed: int = 0,
+    rendering: Rendering = "official",
+    name: str = "mini-cil-10step",
+    data_root: str | None = None,
+    workers: int = 0,
+    quick: bool = False,
+    image_size: int = IMAGE_SIZE,
+) -> TaskSequence:
+    """The classes of five domains, pooled, shuffled and learned in equal steps.
+
+    After each step the test images of all classes seen so far are scored among all names seen
+    so far.
+
+    Args:
+        steps: number of steps; divides the number of classes.
+        class_seed: seed of the class order.
+        rendering: as in `tasks`.
+        name: name of the variant.
+        data_root: as in `tasks`.
+        workers: ignored, the images are in memory.
+        quick: as in `tasks`, per step.
+        image_size: side the backbone expects; must be 32.
+
+    Raises:
+        ClbenchError: another image size, or a number of steps that does not divide the classes.
+    """
+    _check_size(image_size)
+    classes = [(d, i) for d in POOLED for i in range(len(DOMAINS[d].classes))]
+    if not 0 < steps <= len(classes) or len(classes) % steps:
+        raise ClbenchError(f"benchmark.steps={steps} does not divide {len(classes)} classes")
+    order = np.random.default_rng(class_seed).permutation(len(classes))
+    groups = [[classes[i] for i in part] for part in np.split(order, steps)]
+    specs = tuple(Task(f"step{i + 1:02d}", _texts(group)) for i, group in enumerate(groups))
+    benchmark = Benchmark(name, VERSION, Setting.CLASS_INCREMENTAL, f"shuffled-{class_seed}", specs)
+
+    def load(task: int) -> Sets:
+        train, test = (
+            _join([_class_images(d, i, split, rendering, data_root) for d, i in groups[task]])
+            for split in (0, 1)
+        )
+        return _quick(train, test) if quick else (train, test)
+
+    return TaskSequence(
+        benchmark,
+        load,
+        reference=_drawing(rendering, data_root, quick),
+        image_size=image_size,
+    )
+
+
+#: Domains of the class-incremental variant: 80 classes in all.
+POOLED = ("digits", "greek", "latin", "symbols", "textures")
+
+
+def _texts(group: list[tuple[str, int]]) -> ClassTexts:
+    names = tuple(DOMAINS[d].classes[i] for d, i in group)
+    prompts = tuple(
+        tuple(t.format(DOMAINS[d].classes[i]) for t in DOMAINS[d].templates) for d, i in group
+    )
+    return ClassTexts(names, prompts)
+
+
+def _class_images(
+    domain: str, label: int, split: int, rendering: str, data_root: str | None
+) -> torch.Tensor:
+    images = _domain_sets(domain, rendering, data_root)[split]
+    return images.images[images.labels == label]
+
+
+def _join(images: list[torch.Tensor]) -> ImageTensors:
+    labels = torch.cat([torch.full((len(x),), label) for label, x in enumerate(images)])
+    return ImageTensors(torch.cat(images), labels)
+
+
+def _quick(train: ImageTensors, test: ImageTensors) -> Sets:
+    """Every n-th image of both sets."""
+    return (
+        train.subset(thinned(len(train), QUICK_TRAIN_SIZE)),
+        test.subset(thinned(len(test), QUICK_TEST_SIZE)),
+    )
+
+
+def _check_size(image_size: int) -> None:
+    if image_size != IMAGE_SIZE:
+        raise ClbenchError(
+            f"the mini benchmark has {IMAGE_SIZE} x {IMAGE_SIZE} images but the backbone takes "
+            f"{image_size} x {image_size}: leave the backbone settings at their defaults"
+        )
+
+
+@functools.cache
+def _reference_pool(rendering: str, data_root: str | None) -> tuple[torch.Tensor, list[str]]:
+    """The held-out pairs, in the clean style of pretraining, that every draw comes from."""
+
+    def render() -> Arrays:
+        images, captions = reference_pairs(REFERENCE_POOL, rendering)
+        return {"images": images, "captions": np.array(captions)}
+
+    root, keys = _cache_root(data_root), ("images", "captions")
+    arrays = cached(root, VERSION, f"reference-{rendering}", keys, render)
+    return torch.from_numpy(arrays["images"]), arrays["captions"].tolist()
+
+
+def _drawing(
+    rendering: str, data_root: str | None, quick: bool
+) -> Callable[[int, int], ReferencePairs]:
+    """What draws pairs from the pool, by count and seed."""
+
+    def draw_pairs(count: int, seed: int) -> ReferencePairs:
+        images, texts = _reference_pool(rendering, data_root)
+        count = min(count, QUICK_REFERENCE) if quick else count
+        chosen = draw(len(texts), count, seed).tolist()
+        captions = tuple(sorted({texts[i] for i in chosen}))
+        labels = torch.tensor([captions.index(texts[i]) for i in chosen])
+        return ReferencePairs(images[chosen], captions, labels, source="benchmark: mini, held out")
+
+    return draw_pairs
+
+
+def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
+    """Train and test images of a domain."""
+
+    def render() -> Arrays:
+        arrays: Arrays = {}
+        for split, count in (("train", TRAIN_SIZE), ("test", TEST_SIZE)):
+            arrays[f"{split}_images"], arrays[f"{split}_labels"] = render_split(
+                domain, split, count, rendering
+            )
+        return arrays
+
+    keys = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")]
+    arrays = cached(_cache_root(data_root), VERSION, f"{domain}-{rendering}", keys, render)
+    train_images, train_labels, test_images, test_labels = (
+        torch.from_numpy(arrays[key]) for key in keys
+    )
+    return ImageTensors(train_images, train_labels), ImageTensors(test_images, test_labels)
+
+
+def _cache_root(data_root: str | None) -> Path:
+    return Path(data_root) if data_root else default_cache()

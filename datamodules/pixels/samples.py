@@ -1,0 +1,93 @@
+"""Images of a data set as they lie on disk, not yet decoded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from clbench.core.errors import ClbenchError
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """One split of a data set: where each image is, and its label.
+
+    Attributes:
+        labels: ``(N,)`` int64, from 0 to C - 1.
+        root: folder that `files` are relative to.
+        files: N paths with forward slashes, for data sets of image files; else None.
+        arrays: ``(N, H, W)`` or ``(N, H, W, 3)`` uint8, for data sets kept as arrays; else None.
+    """
+
+    labels: NDArray[np.int64]
+    root: Path
+    files: tuple[str, ...] | None = None
+    arrays: NDArray[np.uint8] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.files is None) == (self.arrays is None):
+            raise ValueError("give either files or arrays")
+        if len(self) != len(self.files if self.files is not None else self._arrays):
+            raise ValueError("as many labels as images are needed")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> Image.Image:
+        """Decode one image as RGB, the way PIL's convert does.
+
+        Raises:
+            ClbenchError: the image is missing or damaged; names the file.
+        """
+        if self.files is None:
+            return Image.fromarray(self._arrays[index]).convert("RGB")
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as opened:
+                return opened.convert("RGB")
+        except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+            raise ClbenchError(f"cannot read the image {path}: {error}") from error
+
+    def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Samples:
+        """Some of the images, in the order given."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        files = None if self.files is None else tuple(self.files[i] for i in chosen)
+        arrays = None if self.arrays is None else self.arrays[chosen]
+        return Samples(self.labels[chosen], self.root, files, arrays)
+
+    def digest(self) -> str:
+        """SHA-256 over names and sizes of the files, or the arrays, and over the labels.
+
+        Independent of where the data lie and of the file system's order.
+        """
+        sha = hashlib.sha256(self.labels.tobytes())
+        if self.files is None:
+            sha.update(np.ascontiguousarray(self._arrays).data)
+        for name in self.files or ():
+            sha.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+        return sha.hexdigest()
+
+    @property
+    def _arrays(self) -> NDArray[np.uint8]:
+        assert self.arrays is not None
+        return self.arrays
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Both splits of a data set, with its class names in label order."""
+
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+
+
+def thinned(size: int, about: int) -> range:
+    """Indices of `about` images out of `size`, evenly spread: what smoke runs are tested on."""
+    return range(0, size, max(1, size // about))

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from clbench.core.errors import ClbenchError
+from clbench.core.settings import RunSettings
+from clbench.engine.rundir.checkpoints import Position
+from clbench.engine.rundir.directory import RunDirectory, run_path
+
+
+def settings(**changes: object) -> RunSettings:
+    return RunSettings.model_validate(changes)
+
+
+def test_the_same_settings_give_the_same_folder() -> None:
+    assert run_path(Path("runs"), settings()) == run_path(Path("runs"), settings())
+
+
+def test_the_seed_stands_in_the_name_and_not_in_the_hash() -> None:
+    first, second = (run_path(Path("r"), settings(seed=s)).name for s in (1, 2))
+    assert first.startswith("seed1-")
+    assert second.startswith("seed2-")
+    assert first.split("-")[1] == second.split("-")[1]
+
+
+def test_settings_that_change_numbers_change_the_folder() -> None:
+    base = run_path(Path("r"), settings())
+    assert run_path(Path("r"), settings(train={"lr": 0.5})) != base
+    assert run_path(Path("r"), settings(quick=True)) != base
+    assert run_path(Path("r"), settings(workers=3, device="cpu")) == base
+
+
+def test_names_lead_nowhere_else() -> None:
+    path = run_path(Path("runs"), settings(method={"name": "../../x:Y"}))
+    assert ".." not in path.parts
+
+
+def test_the_owner_is_noted_while_the_directory_is_held(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RunDirectory(tmp_path) as directory:
+            note = json.loads((tmp_path / ".owner.json").read_text())
+            assert note["pid"] == os.getpid()
+            assert directory.dead_owner is None
+        assert not (tmp_path / ".owner.json").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ClbenchError, match="--runs-dir"),
+        RunDirectory(tmp_path / "file" / "run"),
+    ):
+        pass
+
+
+def test_records_beyond_a_position_are_dropped_and_so_is_half_a_line(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as directory:
+        for task, step in ((1, 20), (1, 40), (2, 20), (2, 40), (3, 20)):
+            directory.record({"task": task, "step": step})
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write('{"task": 1, "st')
+        directory.drop_records(Position(1, 20))
+        assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [
+            '{"task": 1, "step": 20}',
+            '{"task": 1, "step": 40}',
+            '{"task": 2, "step": 20}',
+        ]
+        directory.drop_records(Position(1))
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("place", ["leaf", "method", "checkpoints", "log.txt", "row"])
+def test_links_lead_nowhere(tmp_path: Path, place: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    run = tmp_path / "runs" / "mini" / "nusa" / "seed0-x"
+    links = {"leaf": run, "method": run.parent, "row": run / "correct" / "row-001.bits"}
+    link = links.get(place, run / place)
+    link.parent.mkdir(parents=True)
+    link.symlink_to(outside)
+    with (
+        pytest.raises(ClbenchError, match="is a symbolic link"),
+        RunDirectory(run, tmp_path / "runs") as directory,
+    ):
+        directory.log("never")
+    assert list(outside.iterdir()) == []
+
+
+def test_a_folder_of_runs_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "scratch")
+    with RunDirectory(tmp_path / "runs" / "mini" / "run", tmp_path / "runs") as directory:
+        directory.log("here")
+    assert (tmp_path / "scratch" / "mini" / "run" / "log.txt").read_text() == "here\n"
+
+
+def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "correct").mkdir()
+    for name in (".result.json.1234.tmp", ".1234.now", "correct/.row-001.bits.12.tmp"):
+        (tmp_path / name).touch()
+    with RunDirectory(tmp_path):
+        names = {path.name for path in tmp_path.rglob("*")}
+        assert not any(name.endswith((".tmp", ".now")) for name in names)
+
+
+def test_a_directory_that_vanished_is_told(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path / "run") as directory:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(ClbenchError, match="vanished while the run went on"):
+            directory.require()
+        with pytest.raises(ClbenchError, match=r"cannot write .*log\.txt"):
+            directory.log("x")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,102 @@
+"""Who holds a run directory: one process, on any host, as long as it lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clbench.core.errors import ClbenchError
+from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.ownership import SILENCE, Owner
+
+HOLD = """
+import sys
+from pathlib import Path
+from clbench.engine.rundir.directory import RunDirectory
+with RunDirectory(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen[str]:
+    """Another process that holds the folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_told_who_holds_the_directory(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    expected = rf"in use by process {holder.pid} on {os.uname().nodename} since \d{{4}}-.*: wait"
+    with pytest.raises(ClbenchError, match=expected), RunDirectory(tmp_path):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with RunDirectory(tmp_path) as directory:
+        assert directory.dead_owner is not None
+        assert directory.dead_owner.pid == holder.pid
+    with RunDirectory(tmp_path) as directory:
+        assert directory.dead_owner is None
+
+
+def leave_note(folder: Path, age: float, host: str = "elsewhere", boot: str = "other") -> Path:
+    note = folder / ".owner.json"
+    content = {"pid": 4711, "host": host, "since": "2026-01-01T00:00:00+00:00", "boot": boot}
+    note.write_text(json.dumps(content))
+    now = note.stat().st_mtime
+    os.utime(note, (now - age, now - age))
+    return note
+
+
+@pytest.mark.parametrize("age", [0.0, SILENCE / 2, -3600.0])
+def test_a_process_of_another_host_that_was_seen_lately_counts(tmp_path: Path, age: float) -> None:
+    """Also one from the future: a clock was set back, so nothing is known."""
+    note = leave_note(tmp_path, age)
+    with (
+        pytest.raises(ClbenchError, match=r"process 4711 on elsewhere .* delete .*owner\.json"),
+        RunDirectory(tmp_path),
+    ):
+        pass
+    assert Owner.read(note).pid == 4711
+    note.unlink()
+    with RunDirectory(tmp_path):
+        pass
+
+
+def test_a_process_of_another_host_that_fell_silent_is_dead(tmp_path: Path) -> None:
+    leave_note(tmp_path, SILENCE + 60)
+    with RunDirectory(tmp_path) as directory:
+        assert directory.dead_owner.host == "elsewhere"
+
+
+def test_another_container_of_the_same_kernel_is_known_to_be_dead(tmp_path: Path) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        pytest.skip("this system does not tell its boots apart")
+    leave_note(tmp_path, 0.0, host="old-container", boot=boot.read_text().strip())
+    with RunDirectory(tmp_path) as directory:
+        assert directory.dead_owner.host == "old-container"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": "x"}', "[" * 50_000])
+def test_half_a_note_is_no_owner(tmp_path: Path, text: str) -> None:
+    (tmp_path / ".owner.json").write_text(text)
+    with RunDirectory(tmp_path) as directory:
+        assert directory.dead_owner is None

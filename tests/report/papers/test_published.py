@@ -1,0 +1,211 @@
+"""Numbers from papers: read as they are, marked, and compared only where that means something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from clbench import api, registry
+from clbench.core.errors import ClbenchError
+from clbench.core.results.result import RunResult
+from clbench.core.task import Setting
+from clbench.report.papers.published import papers, published_numbers, published_of
+from clbench.report.tables.published import METRICS, published_grid, published_table
+from clbench.report.write import write_report
+
+MakeResult = Callable[..., RunResult]
+TASKS = ("Aircraft", "StanfordCars")
+# Transfer 68.9, Avg (24.4 + 68.9 + 80 + 90) / 4 = 65.8, Last 85.0
+VALUES = [[0.243, 0.647], [0.244, 0.689], [0.8, 0.9]]
+
+
+def mtil(make: MakeResult, method: str = "nusa", **changes: Any) -> RunResult:
+    given = {"benchmark": "mtil", "tasks": TASKS, "counts": (3333, 8041), "values": VALUES}
+    return make(**{"method": method, **given, **changes})
+
+
+def as_recipe(_: RunResult) -> None:
+    return None
+
+
+def line(table: pd.DataFrame, metric: str, task: str = "", source: str = "") -> dict[str, Any]:
+    chosen = (table["metric"] == metric) & (table["task"] == task)
+    chosen &= table["source"].str.contains(source, regex=False)
+    (found,) = table[chosen].to_dict("records")
+    return found
+
+
+def test_every_number_is_read() -> None:
+    numbers = published_numbers()
+    assert len(numbers) > 2000
+    assert {n.trust for n in numbers} == {"direct", "second-hand"}
+    assert {n.order for n in numbers} >= {"I", "II", "-"}
+    for number in numbers:
+        assert number.method
+        assert number.source
+        if number.metric in METRICS:
+            assert 0 < number.value <= 100
+
+
+def test_the_rules_name_only_what_there_is() -> None:
+    rules = papers()
+    benchmarks = {n.benchmark for n in published_numbers()}
+    methods = {n.paper_method for n in published_numbers()}
+    assert set(rules["benchmarks"]) <= benchmarks
+    assert {r["benchmark"] for r in rules["benchmarks"].values()} <= {*registry.benchmark_names()}
+    assert set(rules["methods"]) <= {*registry.method_names()}
+    named = {*rules["methods"].values(), *rules["other_splits"]["methods"]}
+    named |= {m for r in rules["benchmarks"].values() for m in r.get("only", ())}
+    assert named <= methods
+    for rule in rules["benchmarks"].values():
+        assert "never" in rule or rule["tolerance"] in rules["tolerances"]
+
+
+def test_published_of_recipes_agree_with_the_file() -> None:
+    """The numbers that recipes state are those of the file, to one decimal."""
+    checked = 0
+    for name in registry.method_names():
+        results = registry.method_recipe(name).results
+        for metric in ("transfer", "average", "last"):
+            value = results.get("mtil", {}).get(metric)
+            if value is not None:
+                found = {
+                    round(n.value, 1)
+                    for n in published_of(name)
+                    if (n.benchmark, n.order, n.metric, n.task) == ("MTIL-full", "I", metric, "")
+                }
+                assert round(value, 1) in found, (name, metric)
+                checked += 1
+    assert checked > 8
+
+
+def test_contradicting_reports_are_contested() -> None:
+    found = {
+        (n.method, n.value): n.contested
+        for n in published_of("moe-adapters")
+        if (n.benchmark, n.order, n.metric, n.task) == ("MTIL-full", "I", "average", "")
+    }
+    assert found[("MoE-Adapters", 76.7)] == (75.4, 77.2)
+    assert found[("MoE-Adapters (as printed by DAGR; conflicts)", 75.4)] == (75.4, 77.2)
+    nusa = [n for n in published_of("nusa") if n.benchmark == "MTIL-full" and n.order == "I"]
+    assert not any(n.contested for n in nusa), "68.6 and 68.71 differ by rounding and seed"
+    second_hand = next(n for n in nusa if n.trust == "second-hand")
+    assert second_hand.remarks == "second-hand"
+
+
+def test_unknown_methods_are_named() -> None:
+    assert published_of("NuSA-CL") == published_of("nusa")
+    with pytest.raises(ClbenchError, match="did you mean 'NuSA-CL'"):
+        published_of("NuSA-LC")
+
+
+def test_differences_and_verdicts_by_hand(make_result: MakeResult) -> None:
+    table = published_table([mtil(make_result)], as_recipe)
+    first = table[(table["metric"] == "Transfer") & (table["published"] == 68.6)].iloc[0]
+    assert (first["measured"], first["difference"]) == (pytest.approx(68.9), 0.3)
+    assert (first["tolerance"], first["verdict"]) == (1.0, "within tolerance")
+    average = table[(table["metric"] == "Avg") & (table["published"] == 75.1)].iloc[0]
+    assert (average["difference"], average["verdict"]) == (-9.3, "outside")
+    last = table[(table["metric"] == "Last") & (table["published"] == 82.8)].iloc[0]
+    assert (last["difference"], last["verdict"]) == (2.2, "outside")
+
+
+def test_single_data_sets_have_a_wider_tolerance(make_result: MakeResult) -> None:
+    table = published_table([mtil(make_result, "finetune")], as_recipe)
+    cars = line(table, "Last", "StanfordCars")
+    number = next(
+        n.value
+        for n in published_of("finetune")
+        if (n.order, n.metric, n.task) == ("I", "last", "StanfordCars")
+    )
+    assert cars["difference"] == pytest.approx(90.0 - round(number, 1))
+    assert cars["tolerance"] == 3.0
+    grid = published_grid(table)
+    assert "Last Cars" in [row[1].text for row in grid.rows], "the papers' abbreviation"
+    tasks = (table["task"] != "").to_list()
+    assert tasks == sorted(tasks), "whole runs come first"
+
+
+def test_zero_shot_has_almost_no_tolerance(make_result: MakeResult) -> None:
+    frozen = [[0.243, 0.649]] * 3
+    table = published_table([mtil(make_result, "zeroshot", values=frozen, trainable=0)], as_recipe)
+    aircraft, cars = (line(table, "Zero-shot", task) for task in TASKS)
+    assert (aircraft["tolerance"], aircraft["verdict"]) == (0.1, "within tolerance")
+    assert (cars["difference"], cars["verdict"]) == (0.2, "outside")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"status": "quick"}, "smoke run"),
+        ({"model": "ViT-L-14"}, "other backbone: ViT-L-14 (openai)"),
+        ({"weights": "laion"}, "other backbone: ViT-B-16 (laion)"),
+        ({"setting": Setting.TASK_HIDDEN}, "other setting: task-hidden, published task-given"),
+        ({"options": {"shots": 5}}, "other protocol: shots is 5, in the paper None"),
+        ({"order": "random"}, "other task order: random, published I"),
+        ({"method": "diki"}, "other split family: the paper uses CoOp's splits"),
+        ({"method": "moe-adapters", "benchmark": "mtil-16shot"}, "other split family: 16-shot"),
+    ],
+)
+def test_what_may_not_be_compared_says_why(
+    make_result: MakeResult, change: dict[str, Any], reason: str
+) -> None:
+    table = published_table([mtil(make_result, **change)], as_recipe)
+    assert len(table)
+    assert table["difference"].isna().all()
+    assert table["verdict"].str.startswith("not comparable: ").all()
+    assert table["verdict"].str.contains(reason, regex=False).any()
+
+
+def test_class_incremental_needs_the_published_protocol(make_result: MakeResult) -> None:
+    values = [[None, None], [0.9, None], [0.8, 0.7]]
+    given = {
+        "benchmark": "cifar100-10step",
+        "tasks": TASKS,
+        "values": values,
+        "counts": (100, 100),
+        "setting": Setting.CLASS_INCREMENTAL,
+    }
+    clean = {"class_order": "published", "protocol": "clean"}
+    same = {"class_order": "published", "protocol": "published"}
+    table = published_table([make_result("zscl", options=clean, **given)], as_recipe)
+    assert table["verdict"].str.contains("protocol is clean, in the paper published").all()
+    table = published_table([make_result("zscl", options=same, **given)], as_recipe)
+    assert line(table, "Avg", source="arXiv")["difference"] == pytest.approx(82.5 - 82.2)
+    table = published_table([make_result("proof", options=same, **given)], as_recipe)
+    assert table["verdict"].str.startswith("not comparable: other ").all()
+
+
+def test_other_settings_than_the_recipes_are_not_compared(make_result: MakeResult) -> None:
+    table = published_table([mtil(make_result)], lambda _: "other settings: method.rank")
+    assert (table["verdict"] == "not comparable: other settings: method.rank").all()
+
+
+def test_a_run_knows_how_it_deviates_from_its_recipe(make_result: MakeResult) -> None:
+    from clbench import config
+
+    settings, _ = config.resolve("nusa", "mini", overrides={})
+    run = make_result().model_copy(update={"config": settings.model_dump(mode="json")})
+    assert api.recipe_deviation(run) is None
+    changed = {"method.rank": 3, "train.lr": 0.1}
+    settings, _ = config.resolve("nusa", "mini", overrides=changed)
+    run = make_result().model_copy(update={"config": settings.model_dump(mode="json")})
+    assert api.recipe_deviation(run) == "other settings than the recipe's: method.rank, train.lr"
+
+
+def test_nothing_published_is_said(make_result: MakeResult, tmp_path: Path) -> None:
+    assert published_table([make_result()], as_recipe).empty
+    write_report([make_result()], tmp_path, deviation=as_recipe)
+    assert "No numbers of these methods" in (tmp_path / "published.md").read_text()
+
+
+def test_published_tables_are_written(make_result: MakeResult, tmp_path: Path) -> None:
+    write_report([mtil(make_result)], tmp_path, deviation=as_recipe)
+    assert {p.suffix for p in tmp_path.glob("published.*")} == {".md", ".csv", ".tex", ".html"}
+    table = pd.read_csv(tmp_path / "published.csv")
+    assert set(table["metric"]) == {"Transfer", "Avg", "Last"}
+    assert "second-hand" in (tmp_path / "published.md").read_text()
