@@ -29,7 +29,7 @@ compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare t
 	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --out reports/mini $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
-report: $(VENV)/.stamp-run  ## write reports/mini again from its result files
+report: $(VENV)/.stamp-run  ## build tables, figures and page of reports/mini from its results
 	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html $(ARGS)
 	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
 	$(BIN)/python -m clbench.report.embed README.md

@@ -23,8 +23,8 @@ from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import QuietReporter, Reporter, make_reporter
 from clbench.engine.process.randomness import same_threads
 from clbench.engine.process.world import following, leading
-from clbench.engine.rundir.directory import RunDirectory, folder_name, run_path
-from clbench.engine.rundir.resuming import differences
+from clbench.engine.rundir.directory import ASIDE, RunDirectory, folder_name, run_path
+from clbench.engine.rundir.resuming import differences, require_same_source
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
@@ -46,13 +46,15 @@ def run(
     config_file: Path | None = None,
     logger: str | Sequence[str] | None = None,
     quick: bool = False,
+    fresh: bool = False,
     quiet: bool = False,
     console: Console | None = None,
 ) -> RunResult:
     """Train and test one method on one benchmark, or go on with an interrupted run.
 
     Args:
-        method: name, ``package.module:Class`` or a `Method` class; ``nusa`` by default.
+        method: name, ``package.module:Class``, ``file.py:Class`` or a `Method` class; ``nusa`` by
+            default.
         benchmark: name; ``mini`` by default.
         seed: training seed; 0 by default.
         backbone: ``mini``, ``ARCHITECTURE``, ``ARCHITECTURE/TAG`` or a weights file; that of the
@@ -62,6 +64,7 @@ def run(
         config_file: YAML file with a configuration tree.
         logger: names among ``csv``, ``tensorboard`` and ``wandb``; ``csv`` by default.
         quick: a smoke run whose numbers mean nothing.
+        fresh: start anew and put an earlier run with the same settings aside.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
 
@@ -69,7 +72,8 @@ def run(
         The result; that of the existing directory if the run is complete.
 
     Raises:
-        ClbenchError: a mistake the user can mend.
+        ClbenchError: a mistake the user can mend, or an earlier run with the same settings was made
+            with another source of the method.
     """
     overrides = _overrides(backbone, settings, logger)
     if seed is not None:
@@ -77,18 +81,27 @@ def run(
     resolved, cls = config.resolve(
         method, benchmark, config=config_file, overrides=overrides, quick=quick
     )
-    return run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet))
+    return run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet), fresh=fresh)
 
 
 def run_resolved(
-    settings: RunSettings, cls: type[Method], runs_dir: Path, reporter: Reporter
+    settings: RunSettings,
+    cls: type[Method],
+    runs_dir: Path,
+    reporter: Reporter,
+    *,
+    fresh: bool = False,
 ) -> RunResult:
     """Run resolved settings; see `run`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     directory = RunDirectory(run_path(runs_dir, settings), runs_dir)
     directory.require_free()
+    if fresh and (aside := directory.put_aside()) is not None:
+        reporter.note(f"the earlier run is now in {aside}")
     result = directory.result()
+    if result is not None:
+        require_same_source(result, cls, directory.path)
     if result is not None and result.status != "partial":
         reporter.note(f"already complete: {directory.path}")
         _track_finished(settings, result, directory, reporter)
@@ -136,6 +149,7 @@ def rerun(
     *,
     runs_dir: Path | str = "reruns",
     data_root: str | None = None,
+    method: type[Method] | None = None,
     quiet: bool = False,
     console: Console | None = None,
 ) -> tuple[RunResult, list[str]]:
@@ -145,6 +159,7 @@ def rerun(
         path: run directory or result file.
         runs_dir: where the repetition is made; another place than the run's own.
         data_root: where data sets lie, if elsewhere than for the run.
+        method: the method's class, for one that cannot be found by name, such as a notebook's.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
 
@@ -157,10 +172,12 @@ def rerun(
     """
     before = RunResult.load(path)
     content = {**before.config, **({} if data_root is None else {"data_root": data_root})}
-    resolved, cls = config.revive(content)
+    resolved, cls = config.revive(content, method)
     with same_threads(before):
         after = run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet))
     lines = same_numbers(before, after)
+    if before.method.source not in ("", after.method.source):
+        lines.insert(0, f"the source of method {before.method.name!r} is another than in the run")
     if lines and (changed := differences(before, after.provenance)):
         lines.append(f"the machine has other {', '.join(changed)}: the last digits may differ")
     return after, lines
@@ -176,6 +193,7 @@ def compare(
     settings: Overrides | None = None,
     logger: str | Sequence[str] | None = None,
     quick: bool = False,
+    fresh: bool = False,
     quiet: bool = False,
     console: Console | None = None,
 ) -> list[RunResult]:
@@ -193,6 +211,7 @@ def compare(
         settings: dotted keys to values, for every run.
         logger: as in `run`.
         quick: smoke runs whose numbers mean nothing.
+        fresh: start all runs anew and put earlier ones aside.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
 
@@ -211,7 +230,8 @@ def compare(
     for resolved, cls in planned:
         try:
             reporter = _reporter(console, quiet)
-            results.append(run_resolved(resolved, cls, Path(runs_dir), reporter))
+            result = run_resolved(resolved, cls, Path(runs_dir), reporter, fresh=fresh)
+            results.append(result)
         except ClbenchError as error:
             failures.append(f"{resolved.method.name}, seed {resolved.seed}: {error}")
     if failures:
@@ -291,7 +311,7 @@ def _result_files(path: Path) -> list[Path]:
         raise ClbenchError(f"{path} does not exist")
     if path.is_file():
         return [path]
-    inside = sorted(path.rglob("result.json"))
+    inside = [file for file in sorted(path.rglob("result.json")) if ASIDE not in file.parts]
     return inside or sorted(path.glob("*.json"))
 
 

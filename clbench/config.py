@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.hyperparameters import validated
 from clbench.core.settings import RunSettings
 from clbench.core.yaml_text import load_yaml
 from clbench.trackers.choose import check_trackers
@@ -62,7 +63,7 @@ def resolve(
     cls = registry.method(chosen) if isinstance(chosen, str) else chosen
     recipe = registry.benchmark(benchmark or names["benchmark"] or "mini")
 
-    layers = registry.method_recipe(cls.name).layers(recipe)
+    layers = registry.method_recipe(cls).layers(recipe)
     train = _merge(recipe.train, *(layer.get("train", {}) for layer in layers))
     params = _merge(*(layer.get("params", {}) for layer in layers), tree.pop("method", {}))
     options = _merge(recipe.options, tree.pop("benchmark", {}))
@@ -71,7 +72,11 @@ def resolve(
     options = check_arguments("benchmark", recipe.option_schema(), options, problems)
     base: Tree = {"backbone": recipe.backbone, "train": train, "quick": quick}
     merged = _merge(base, tree)
-    merged["method"] = {"name": _method_key(chosen, cls), "params": params}
+    merged["method"] = {
+        "name": chosen if isinstance(chosen, str) and ":" in chosen else registry.key_of(cls),
+        "params": params,
+        "decides_by_batch": cls.decides_by_batch,
+    }
     merged["benchmark"] = {"name": recipe.name, "options": options}
     settings = _validated(merged, problems)
     if not problems:
@@ -82,8 +87,14 @@ def resolve(
     return cast(RunSettings, settings), cls
 
 
-def revive(content: Mapping[str, Any]) -> tuple[RunSettings, type[Method]]:
+def revive(
+    content: Mapping[str, Any], cls: type[Method] | None = None
+) -> tuple[RunSettings, type[Method]]:
     """The settings and the method of an earlier run, from the configuration in its result.
+
+    Args:
+        content: the configuration.
+        cls: the method's class, for one that cannot be found by name, such as a notebook's.
 
     Raises:
         ClbenchError: this version knows a setting, method or benchmark of it no longer.
@@ -92,7 +103,7 @@ def revive(content: Mapping[str, Any]) -> tuple[RunSettings, type[Method]]:
     settings = _validated(dict(content), problems)
     if settings is None:
         raise ClbenchError("\n".join(problems))
-    cls = registry.method(settings.method.name)
+    cls = cls or _known_method(settings.method.name)
     recipe = registry.benchmark(settings.benchmark.name)
     check_arguments("method", cls.schema(), settings.method.params, problems)
     check_arguments("benchmark", recipe.option_schema(), settings.benchmark.options, problems)
@@ -101,6 +112,17 @@ def revive(content: Mapping[str, Any]) -> tuple[RunSettings, type[Method]]:
     if problems:
         raise ClbenchError("\n".join(problems))
     return settings, cls
+
+
+def _known_method(name: str) -> type[Method]:
+    if ":" not in name and name not in registry.method_names():
+        raise ClbenchError(
+            f"the method {name!r} of this run cannot be found by name: its class was defined in a "
+            "notebook or script, or its package is not installed. Install the package, or pass the "
+            "class: clbench.rerun(path, method=Class); for the next run, put it into a file and "
+            "name it as file.py:Class"
+        )
+    return registry.method(name)
 
 
 def backbone_settings(text: str) -> Tree:
@@ -199,19 +221,11 @@ def check_arguments(
 
     Problems are appended as lines that name key, value and the nearest valid name.
     """
-    checked: Tree = {}
     valid = _dotted(section, schema)
     unknown = [f"{section}.{key}" for key in values if key not in schema]
     problems.extend(str(unknown_name("key", key, valid)) for key in unknown)
-    for key, parameter in schema.items():
-        if key not in values and parameter.default is inspect.Parameter.empty:
-            problems.append(f"{section}.{key} is required")
-            continue
-        value = values.get(key, parameter.default)
-        try:
-            checked[key] = TypeAdapter(parameter.annotation).validate_python(value)
-        except ValidationError as error:
-            problems.append(f"{section}.{key}={value!r}: {_reason(error.errors()[0])}")
+    checked, invalid = validated(section, schema, values)
+    problems.extend(invalid)
     return checked
 
 
@@ -253,10 +267,6 @@ def _with_name(key: str, value: Any) -> Any:
     return dict(value) if isinstance(value, dict) else value
 
 
-def _method_key(chosen: str | type[Method], cls: type[Method]) -> str:
-    return chosen if isinstance(chosen, str) and ":" in chosen else cls.name
-
-
 def _validated(tree: Tree, problems: list[str]) -> RunSettings | None:
     try:
         settings = RunSettings.model_validate(tree)
@@ -271,7 +281,8 @@ def _quick(settings: RunSettings) -> RunSettings:
     """Cut the steps of a smoke run; the benchmark's builder cuts its images."""
     steps = settings.train.steps
     longest = max(steps.values()) if isinstance(steps, dict) else steps
-    train = settings.train.model_copy(update={"steps": min(QUICK_STEPS, longest)})
+    shorter = {"steps": min(QUICK_STEPS, longest), "epochs": None}
+    train = settings.train.model_copy(update=shorter)
     return settings.model_copy(update={"train": train})
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     from clbench.core.data import SequenceData
@@ -91,6 +94,9 @@ class MethodRecipe:
         return [general, *(self.benchmarks[n] for n in names if n in self.benchmarks)]
 
 
+_FILE = "_clbench_file"
+"""Attribute of a class loaded from a file: the file's name, as it was given."""
+
 R = TypeVar("R", BenchmarkRecipe, MethodRecipe)
 
 
@@ -109,13 +115,15 @@ def methods() -> dict[str, type[Method]]:
 
 
 def method(name: str) -> type[Method]:
-    """Find a method by name, or as ``package.module:Class``.
+    """Find a method by name, as ``package.module:Class`` or as ``file.py:Class``.
 
     Raises:
         ClbenchError: no such method.
     """
     plugins = _plugins("clbench.methods")
-    if ":" in name:
+    if ":" in name and name.rpartition(":")[0].endswith(".py"):
+        found = _load_from_file(name)
+    elif ":" in name:
         found = _import_object(name, "method")
     elif name in _own_methods():
         found = _final_method(name)
@@ -155,26 +163,83 @@ def benchmark(name: str) -> BenchmarkRecipe:
     raise unknown_name("benchmark", name, [*benchmark_names(), f"{FOLDER}/path"])
 
 
-def method_recipe(name: str) -> MethodRecipe:
-    """A method's recipe; an empty one where a plug-in has none."""
-    if name not in _recipe_names("methods"):
+def method_recipe(cls: type[Method]) -> MethodRecipe:
+    """A method's recipe: clbench's own, or one that lies as ``<name>.yaml`` beside its module.
+
+    Raises:
+        ClbenchError: a recipe that is no mapping or has unknown keys.
+    """
+    name = cls.name
+    if cls.__module__ == f"clbench.methods.{name}":
+        return _build(MethodRecipe, name, read_recipe("methods", name))
+    source = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    file = None if source is None else Path(source).with_name(f"{name}.yaml")
+    if file is None or not file.is_file():
         return MethodRecipe(name)
-    return _build(MethodRecipe, name, read_recipe("methods", name))
+    return _build(MethodRecipe, name, _as_mapping(file.read_text(encoding="utf-8"), str(file)))
+
+
+def key_of(cls: type[Method]) -> str:
+    """What a run of a class is called: its name, or where else the class can be found again.
+
+    A class that stands in no module, as in a notebook, has nothing but its name.
+    """
+    if cls.name in method_names() and method(cls.name) is cls:
+        return cls.name
+    file = getattr(cls, _FILE, None)
+    if file is not None:
+        return f"{file}:{cls.__name__}"
+    module = sys.modules.get(cls.__module__)
+    if cls.__module__ != "__main__" and getattr(module, cls.__qualname__, None) is cls:
+        return f"{cls.__module__}:{cls.__qualname__}"
+    return cls.name
 
 
 def read_recipe(kind: str, name: str) -> dict[str, Any]:
     """The content of ``experiments/<kind>/<name>.yaml``."""
     text = (files("clbench.experiments") / kind / f"{name}.yaml").read_text(encoding="utf-8")
-    content = yaml.safe_load(text) or {}
-    if not isinstance(content, dict):
-        raise ClbenchError(f"recipe {kind}/{name}.yaml must be a mapping")
-    return content
+    return _as_mapping(text, f"{kind}/{name}.yaml")
 
 
 def recipe_names() -> list[str]:
     """All recipes as ``<kind>/<name>``."""
     kinds = ("benchmarks", "methods", "studies")
     return [f"{kind}/{name}" for kind in kinds for name in _recipe_names(kind)]
+
+
+def _as_mapping(text: str, where: str) -> dict[str, Any]:
+    try:
+        content = load_yaml(text) or {}
+    except yaml.YAMLError as error:
+        raise ClbenchError(f"recipe {where} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ClbenchError(f"recipe {where} must be a mapping")
+    return content
+
+
+def _load_from_file(name: str) -> Any:
+    """The class that ``file.py:Class`` names."""
+    text, _, attribute = name.rpartition(":")
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        raise ClbenchError(f"method {name!r}: there is no file {path}")
+    module_name = f"{path.stem}@{path}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise ClbenchError(f"method {name!r}: {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+        found = getattr(module, attribute)
+    except Exception as error:
+        del sys.modules[module_name]
+        reason = " ".join(str(error).split())
+        raise ClbenchError(
+            f"method {name!r} cannot be loaded: {type(error).__name__}: {reason}"
+        ) from error
+    setattr(found, _FILE, text)
+    return found
 
 
 def _own_methods() -> list[str]:

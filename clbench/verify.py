@@ -126,7 +126,11 @@ def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
         return
     names = result.benchmark.tasks
     learned = range(1, result.matrix.learned + 1)
-    short = [names[t - 1] for t in learned if last.get(t) != train.steps_for(names[t - 1])]
+    short = [
+        names[t - 1]
+        for t in learned
+        if t not in last or (train.epochs is None and last[t] != train.steps_for(names[t - 1], 0))
+    ]
     total = sum(last.get(t, 0) for t in learned)
     if short:
         yield Finding(LOSS_FILE, f"does not reach the last step of {short[0]}", False)

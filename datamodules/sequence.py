@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -11,13 +12,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from clbench.core.data import ImageSet, ReferencePairs
+from clbench.core.data import ImageSet, ReferencePairs, ReferenceStream
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
 from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
 from clbench.datamodules.pixels.decoded import Decoded
-from clbench.datamodules.reference import folder_pairs, task_pairs
+from clbench.datamodules.reference import (
+    EVERYTHING,
+    FolderPool,
+    ImagePool,
+    MemoryPool,
+    SetPool,
+    Stream,
+    folder_pairs,
+    read_texts,
+    task_pairs,
+)
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 ImageSets = tuple[ImageSet, ImageSet]
@@ -74,6 +85,25 @@ class Remaining(Sampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         return islice(self._batches, self._start, None)
+
+
+class Chosen(Sampler[list[int]]):
+    """The batches of another sampler, whose numbers count a selection of images.
+
+    Args:
+        batches: numbers within the selection.
+        chosen: the index of each image of the selection.
+    """
+
+    def __init__(self, batches: Sampler[list[int]], chosen: Sequence[int]) -> None:
+        self._batches = batches
+        self._chosen = chosen
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return ([self._chosen[i] for i in batch] for batch in self._batches)
 
 
 class Share(Sampler[Any]):
@@ -155,7 +185,8 @@ class TaskSequence(pl.LightningDataModule):
             if isinstance(tested, Decoded):
                 tested.prepare(quiet=quiet)
             if isinstance(trained, Decoded) and train.augmentation == "none":
-                trained.prepare(train.steps_for(task.name) * train.batch_size, quiet=quiet)
+                steps = train.steps_for(task.name, len(trained))
+                trained.prepare(steps * train.batch_size, quiet=quiet)
 
     def train_loader(
         self,
@@ -167,22 +198,57 @@ class TaskSequence(pl.LightningDataModule):
         augmentation: Augmentation = "none",
         start: int = 0,
         share: tuple[int, int] = (0, 1),
+        chosen: Sequence[int] | None = None,
     ) -> Loader:
         """Exactly `steps` shuffled batches; order and crops depend on `seed` and the task only.
 
         Of these, the first `start` are left out. Of each, process ``share[0]`` of ``share[1]``
-        gets its part.
+        gets its part. Only the `chosen` images are drawn from, all if None.
 
         Raises:
             ClbenchError: crops are asked for of images that have no original.
         """
         images = self.train_set(task)
-        sampler = StepSampler(len(images), batch_size, steps, seed * 10_007 + task)
+        size = len(images) if chosen is None else len(chosen)
+        sampler: Sampler[list[int]] = StepSampler(size, batch_size, steps, seed * 10_007 + task)
+        if chosen is not None:
+            sampler = Chosen(sampler, chosen)
         if augmentation == "crop":
             cropped = CroppedImages(images, seed, task, self.benchmark.name)
             positions = PositionedBatches(sampler)
             return self._loader(cropped, Share(Remaining(positions, start), *share))
         return self._loader(images, Share(Remaining(sampler, start), *share))
+
+    def train_pass(
+        self,
+        task: int,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        augmentation: Augmentation = "none",
+        chosen: Sequence[int] | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the `chosen` training images of a task, all if None.
+
+        In fixed order, or in the random order of a seed, which also decides the crops.
+
+        Raises:
+            ClbenchError: crops are asked for of images that have no original.
+        """
+        images = self.train_set(task)
+        order = list(range(len(images)) if chosen is None else chosen)
+        if seed is not None:
+            generator = torch.Generator().manual_seed(seed)
+            order = [order[i] for i in torch.randperm(len(order), generator=generator)]
+        cropped = None
+        if augmentation == "crop":
+            cropped = CroppedImages(images, seed or 0, task, self.benchmark.name)
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            if cropped is None:
+                yield images.__getitems__(part)
+            else:
+                yield cropped.__getitems__(list(enumerate(part, start)))
 
     def test_loader(self, task: int, *, batch_size: int) -> Loader:
         """One pass over the test images of a task in fixed order."""
@@ -210,6 +276,29 @@ class TaskSequence(pl.LightningDataModule):
                 "method.reference to 'task' or to a folder of images (folder/class/*.jpg)"
             )
         return self._reference(count, seed)
+
+    def reference_stream(self, task: int, images: str, texts: str, seed: int) -> ReferenceStream:
+        """Images and unpaired texts, read as they are needed (see `TaskData.reference_stream`).
+
+        Raises:
+            ClbenchError: a source has nothing.
+        """
+        if images == "task":
+            pool: ImagePool = SetPool(self.train_set(task), self._image_size)
+        elif images == "benchmark":
+            pool = MemoryPool(self.reference_pairs(task, images, EVERYTHING, seed))
+        else:
+            pool = FolderPool(images, self._image_size)
+        if texts == "task":
+            lines = self.benchmark.tasks[task].classes.training_prompts
+        elif texts == "benchmark":
+            pairs = self.reference_pairs(task, texts, EVERYTHING, seed)
+            lines = tuple(pairs.captions[label] for label in pairs.labels.tolist())
+        elif Path(texts).suffix == ".txt":
+            lines = read_texts(texts)
+        else:
+            lines = FolderPool(texts, self._image_size).captions
+        return Stream(pool, lines, f"{images}, texts: {texts}", seed)
 
     def _task_sets(self, task: int) -> ImageSets:
         if task not in self._sets:

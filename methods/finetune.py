@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clbench.clip.losses import classification
 from clbench.core.data import Batch
-from clbench.core.errors import require
+from clbench.core.hyperparameters import LabelSmoothing
 from clbench.core.method import Method
 
 if TYPE_CHECKING:
@@ -24,18 +24,13 @@ class Finetune(Method):
     stays fixed. Nothing protects what was learned before, and nothing is stored.
 
     Paper: https://arxiv.org/abs/2303.06628 (ZSCL, whose protocol and numbers are quoted)
-
-    Args:
-        label_smoothing: share of the target spread evenly over the classes.
     """
 
     name: ClassVar[str] = "finetune"
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.06628"
 
-    def __init__(self, *, label_smoothing: float = 0.2) -> None:
+    def __init__(self, *, label_smoothing: LabelSmoothing = 0.2) -> None:
         super().__init__()
-        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
-        self.label_smoothing = label_smoothing
 
     def prepare(self, model: CLIP) -> None:
         """Train everything but the logit scale."""

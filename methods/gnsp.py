@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, final, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast, final
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
@@ -14,14 +15,11 @@ from clbench.clip.losses import alignment, distillation
 from clbench.clip.reference import Reference
 from clbench.clip.subspaces.memory import FeatureMemory, collecting
 from clbench.core.data import Batch, TaskData
-from clbench.core.errors import require
 from clbench.core.method import Footprint, Method
 from clbench.core.task import Task
 
 if TYPE_CHECKING:
     from clbench.clip.model import CLIP
-
-Projection = Literal["gradient", "update"]
 
 GRAM_BATCH = 16
 """Images whose features are scaled together, as released."""
@@ -54,18 +52,6 @@ class GNSP(Method):
     under training augmentation; here the training set is read in fixed order as it is.
 
     Paper: https://arxiv.org/abs/2507.19839
-
-    Args:
-        rho: share of the old features' energy that may lie in the null space.
-        projection: what is projected, the gradient (as released) or the optimizer's update.
-        temperature: of the distillation.
-        distillation: weight of the distillation.
-        alignment: weight of the modality alignment.
-        label_smoothing: share of the target spread evenly, in classification and alignment.
-        reference: source of the pairs: ``task`` (images of the current task), ``benchmark`` or
-            a folder ``class/*.jpg``. The paper uses ImageNet.
-        reference_count: pairs drawn per task.
-        reference_batch: pairs per step.
     """
 
     name: ClassVar[str] = "gnsp"
@@ -75,35 +61,47 @@ class GNSP(Method):
     def __init__(  # noqa: PLR0913 - the signature is the schema
         self,
         *,
-        rho: float = 0.15,
-        projection: Projection = "gradient",
-        temperature: float = 2.0,
-        distillation: float = 1.0,
-        alignment: float = 0.75,
-        label_smoothing: float = 0.2,
-        reference: str = "task",
-        reference_count: int = 1000,
-        reference_batch: int = 64,
+        rho: Annotated[
+            float,
+            Field(
+                gt=0,
+                le=1,
+                description="Share of the old features' energy that may lie in the null space.",
+            ),
+        ] = 0.15,
+        projection: Annotated[
+            Literal["gradient", "update"],
+            Field(
+                description="What is projected: the gradient (as released) or the optimizer's "
+                "update."
+            ),
+        ] = "gradient",
+        temperature: Annotated[float, Field(gt=0, description="Of the distillation.")] = 2.0,
+        distillation: Annotated[
+            float, Field(ge=0, description="Weight of the distillation.")
+        ] = 1.0,
+        alignment: Annotated[
+            float, Field(ge=0, description="Weight of the modality alignment.")
+        ] = 0.75,
+        label_smoothing: Annotated[
+            float,
+            Field(
+                ge=0,
+                lt=1,
+                description="Share of the target spread evenly, in classification and alignment.",
+            ),
+        ] = 0.2,
+        reference: Annotated[
+            str,
+            Field(
+                description="Source of the pairs: `task` (images of the current task), "
+                "`benchmark` or a folder `class/*.jpg`. The paper uses ImageNet."
+            ),
+        ] = "task",
+        reference_count: Annotated[int, Field(ge=1, description="Pairs drawn per task.")] = 1000,
+        reference_batch: Annotated[int, Field(ge=1, description="Pairs per step.")] = 64,
     ) -> None:
         super().__init__()
-        require(0 < rho <= 1, "rho", "in (0, 1]", rho)
-        kinds = get_args(Projection)
-        require(projection in kinds, "projection", f"one of {', '.join(kinds)}", projection)
-        require(temperature > 0, "temperature", "> 0", temperature)
-        require(distillation >= 0, "distillation", ">= 0", distillation)
-        require(alignment >= 0, "alignment", ">= 0", alignment)
-        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
-        require(reference_count >= 1, "reference_count", ">= 1", reference_count)
-        require(reference_batch >= 1, "reference_batch", ">= 1", reference_batch)
-        self.rho = rho
-        self.projection = projection
-        self.temperature = temperature
-        self.distillation = distillation
-        self.alignment = alignment
-        self.label_smoothing = label_smoothing
-        self.reference = reference
-        self.reference_count = reference_count
-        self.reference_batch = reference_batch
 
     def prepare(self, model: CLIP) -> None:
         """Keep the initial model as teacher and make room for the memories."""
@@ -119,6 +117,7 @@ class GNSP(Method):
         memories = nn.ModuleList(FeatureMemory(dim, self.rho) for dim in dims)
         self.memories = cast("Sequence[FeatureMemory]", memories)
         self.learned = self.external = 0
+        self._before: list[Tensor] = []
         self._declare_trained()
 
     def begin_task(self, task: Task, data: TaskData) -> None:
@@ -166,6 +165,7 @@ class GNSP(Method):
             return
         for i, (weight, before) in enumerate(zip(self.weights, self._before, strict=True)):
             weight.copy_(before + self._projected(i, weight - before))
+        self._before = []
 
     @torch.no_grad()
     def end_task(self, task: Task, data: TaskData) -> None:

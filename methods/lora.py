@@ -14,7 +14,7 @@ from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
 from clbench.core.data import Batch, TaskData
-from clbench.core.errors import require
+from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing, Rank
 from clbench.core.method import Method
 from clbench.core.task import Task
 
@@ -35,12 +35,6 @@ class LoRA(Method):
     original paper: so does the NuSA-CL release, whose LoRA baseline this is.
 
     Paper: https://arxiv.org/abs/2106.09685
-
-    Args:
-        rank: rank of the update.
-        alpha: numerator of the scale.
-        dropout: share of the update's inputs that is dropped in training.
-        label_smoothing: share of the target spread evenly over the classes.
     """
 
     name: ClassVar[str] = "lora"
@@ -49,20 +43,12 @@ class LoRA(Method):
     def __init__(
         self,
         *,
-        rank: int = 128,
-        alpha: float = 2.0,
-        dropout: float = 0.25,
-        label_smoothing: float = 0.2,
+        rank: Rank = 128,
+        alpha: Alpha = 2.0,
+        dropout: Dropout = 0.25,
+        label_smoothing: LabelSmoothing = 0.2,
     ) -> None:
         super().__init__()
-        require(rank >= 1, "rank", ">= 1", rank)
-        require(alpha > 0, "alpha", "> 0", alpha)
-        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
-        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
-        self.label_smoothing = label_smoothing
 
     def prepare(self, model: CLIP) -> None:
         """Put an update beside every attention weight."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
+from pydantic import Field
 from torch import Tensor
 
 from clbench.clip.adapters.attach import attach
@@ -13,7 +14,7 @@ from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.directions import minor_components, thin_svds
 from clbench.core.data import Batch, TaskData
-from clbench.core.errors import require
+from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing
 from clbench.core.method import Method
 from clbench.core.task import Task
 
@@ -37,13 +38,6 @@ class MiLoRA(Method):
     get that variant. The original paper scales by ``alpha / rank`` and sets that to 1.
 
     Paper: https://arxiv.org/abs/2406.09044
-
-    Args:
-        rank: number of singular components that are trained.
-        alpha: numerator of the scale.
-        dropout: share of the update's inputs that is dropped in training.
-        as_released: leave the tail in the frozen weight, as in the comparison of NuSA-CL.
-        label_smoothing: share of the target spread evenly over the classes.
     """
 
     name: ClassVar[str] = "milora"
@@ -52,22 +46,21 @@ class MiLoRA(Method):
     def __init__(
         self,
         *,
-        rank: int = 128,
-        alpha: float = 2.0,
-        dropout: float = 0.25,
-        as_released: bool = False,
-        label_smoothing: float = 0.2,
+        rank: Annotated[
+            int, Field(ge=1, description="Number of singular components that are trained.")
+        ] = 128,
+        alpha: Alpha = 2.0,
+        dropout: Dropout = 0.25,
+        as_released: Annotated[
+            bool,
+            Field(
+                description="Leave the tail in the frozen weight, as in the comparison published "
+                "with NuSA-CL."
+            ),
+        ] = False,
+        label_smoothing: LabelSmoothing = 0.2,
     ) -> None:
         super().__init__()
-        require(rank >= 1, "rank", ">= 1", rank)
-        require(alpha > 0, "alpha", "> 0", alpha)
-        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
-        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
-        self.rank = rank
-        self.alpha = alpha
-        self.dropout = dropout
-        self.as_released = as_released
-        self.label_smoothing = label_smoothing
 
     def prepare(self, model: CLIP) -> None:
         """Put an update beside every attention weight."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, final, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
 from clbench.clip.adapters.attach import attach
@@ -14,7 +15,7 @@ from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.directions import Space, null_factors, thin_svds
 from clbench.core.data import Batch, TaskData
-from clbench.core.errors import require
+from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing
 from clbench.core.method import Method
 from clbench.core.task import Task
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from clbench.clip.model import CLIP
 
 TRAINED = {"m": ("core",), "mv": ("core", "down"), "muv": ("core", "down", "up")}
+
+
+def _projections(text: str) -> str:
+    if not 0 < len(text) == len(set(text) & set("qkvo")):
+        raise ValueError("must be a subset of 'qkvo'")
+    return text
 
 
 @final
@@ -41,20 +48,6 @@ class NuSA(Method):
     overwritten. The factors keep `rank` columns where fewer directions exist (the rest is zero).
 
     Paper: https://arxiv.org/abs/2510.21175
-
-    Args:
-        rank: largest number of directions per weight.
-        rho: share of the energy that counts as principal, in (0, 1].
-        alpha: numerator of the scale.
-        dropout: share of the update's inputs that is dropped in training.
-        trainable: ``m`` trains M only; ``mv`` also V_n, ``muv`` also U_n (ablations that leave
-            the null space).
-        space: ``tail`` uses the smallest singular directions, ``top`` the largest, ``random``
-            random ones (ablations; all use the same number of directions).
-        encoders: which encoders are changed.
-        layers: which blocks of each encoder are changed, counted from 0; None means all.
-        projections: which attention projections are changed, a subset of ``qkvo``.
-        label_smoothing: share of the target spread evenly over the classes.
     """
 
     name: ClassVar[str] = "nusa"
@@ -66,37 +59,46 @@ class NuSA(Method):
     def __init__(  # noqa: PLR0913 - the signature is the schema
         self,
         *,
-        rank: int = 128,
-        rho: float = 0.95,
-        alpha: float = 2.0,
-        dropout: float = 0.25,
-        trainable: Literal["m", "mv", "muv"] = "m",
-        space: Space = "tail",
-        encoders: Literal["both", "text", "vision"] = "both",
-        layers: list[int] | None = None,
-        projections: str = "qkvo",
-        label_smoothing: float = 0.2,
+        rank: Annotated[
+            int, Field(ge=1, description="Largest number of directions per weight.")
+        ] = 128,
+        rho: Annotated[
+            float, Field(gt=0, le=1, description="Share of the energy that counts as principal.")
+        ] = 0.95,
+        alpha: Alpha = 2.0,
+        dropout: Dropout = 0.25,
+        trainable: Annotated[
+            Literal["m", "mv", "muv"],
+            Field(
+                description="`m` trains M only; `mv` also V_n, `muv` also U_n (ablations that "
+                "leave the null space)."
+            ),
+        ] = "m",
+        space: Annotated[
+            Space,
+            Field(
+                description="`tail` uses the smallest singular directions, `top` the largest, "
+                "`random` random ones (ablations; all use the same number of directions)."
+            ),
+        ] = "tail",
+        encoders: Annotated[
+            Literal["both", "text", "vision"], Field(description="Which encoders are changed.")
+        ] = "both",
+        layers: Annotated[
+            list[int] | None,
+            Field(
+                description="Which blocks of each encoder are changed, counted from 0; None means "
+                "all."
+            ),
+        ] = None,
+        projections: Annotated[
+            str,
+            AfterValidator(_projections),
+            Field(description="Which attention projections are changed, a subset of `qkvo`."),
+        ] = "qkvo",
+        label_smoothing: LabelSmoothing = 0.2,
     ) -> None:
         super().__init__()
-        require(rank >= 1, "rank", ">= 1", rank)
-        require(0 < rho <= 1, "rho", "in (0, 1]", rho)
-        require(alpha > 0, "alpha", "> 0", alpha)
-        require(0 <= dropout < 1, "dropout", "in [0, 1)", dropout)
-        require(trainable in TRAINED, "trainable", f"one of {', '.join(TRAINED)}", trainable)
-        require(space in get_args(Space), "space", f"one of {', '.join(get_args(Space))}", space)
-        subset = 0 < len(projections) == len(set(projections) & set("qkvo"))
-        require(subset, "projections", "a subset of 'qkvo'", projections)
-        require(0 <= label_smoothing < 1, "label_smoothing", "in [0, 1)", label_smoothing)
-        self.rank = rank
-        self.rho = rho
-        self.alpha = alpha
-        self.dropout = dropout
-        self.trainable = trainable
-        self.space = space
-        self.encoders = encoders
-        self.layers = layers
-        self.projections = projections
-        self.label_smoothing = label_smoothing
 
     def prepare(self, model: CLIP) -> None:
         """Put an update beside every chosen attention weight."""
@@ -112,7 +114,8 @@ class NuSA(Method):
             core=True,
             trained=TRAINED[self.trainable],
         )
-        self.register_buffer("ranks", torch.zeros(len(chosen), 3, dtype=torch.int64))
+        ranks = torch.zeros(len(chosen), 3, dtype=torch.int64)
+        self.register_buffer("ranks", ranks, persistent=False)
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Find the null space of each current weight and start with M = 0."""

@@ -25,6 +25,8 @@ class ZeroShot(Method):
     name: ClassVar[str] = "zeroshot"
     paper: ClassVar[str] = "https://arxiv.org/abs/2103.00020"
 
+    traits: ClassVar[frozenset[str]] = frozenset({"trains-nothing"})
+
     def __init__(self) -> None:
         super().__init__()
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from speed import decisions
 
 Result = Mapping[str, Any]
 
@@ -14,10 +17,12 @@ HERE = Path(__file__).parent
 
 
 def write_page(results: Path, page: Path) -> None:
-    """Write the page from the files that are there."""
-    found = {path.stem: json.loads(path.read_text("utf-8")) for path in results.glob("*.json")}
+    """Write the page from the files that are there, and those of a GPU in the folder beside."""
+    found = _measured(results)
+    on_gpu = _measured(results.with_name("speed-cuda"))
     makers = {
         "gains": _gains,
+        "keep": partial(_keep, gpu=on_gpu.get("keep")),
         "joined": _joined,
         "nusa": _nusa,
         "gnsp": _gnsp,
@@ -30,12 +35,14 @@ def write_page(results: Path, page: Path) -> None:
         "tasks": _tasks,
         "growth": _growth,
     }
-    head, shortcuts = (
-        (HERE / name).read_text("utf-8") for name in ("speed_head.md", "speed_shortcuts.md")
-    )
+    head, shortcuts = ((HERE / name).read_text("utf-8") for name in ("head.md", "shortcuts.md"))
     parts = [head, _targets(found), shortcuts]
     parts += [maker(found[name]) for name, maker in makers.items() if name in found]
     page.write_text("\n".join(part.rstrip() + "\n" for part in parts), encoding="utf-8")
+
+
+def _measured(folder: Path) -> dict[str, Result]:
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
 
 
 def _targets(found: Mapping[str, Result]) -> str:
@@ -90,22 +97,12 @@ def _equality_targets(result: Result) -> list[list[str]]:
     return rows
 
 
-def _mini_targets(result: Result) -> list[list[str]]:
-    asked, measured = 60, min(result["seconds"])
-    row = _at_most("clbench run --method nusa --benchmark mini", asked, measured, " s")
-    if measured > asked:
-        alone = sum(operators for _, operators, _ in map(_sums, result["parts"]))
-        row[-1] += f": its operators alone take {alone:.3g} s"
-    return [row]
-
-
 TARGETS: dict[str, Any] = {
     "nusa": _nusa_targets,
     "gnsp": _gnsp_targets,
     "grams": lambda r: [_at_least("GNSP: decomposition of its Gram matrices", 2.5, r["ratio"])],
     "reading": lambda r: [_at_least("cached test set against decoding it", 10, r["ratio"])],
     "equality": _equality_targets,
-    "mini": _mini_targets,
     "help": lambda r: [_at_most("clbench --help", 1.0, statistics.median(r["seconds"]), " s")],
 }
 
@@ -149,6 +146,21 @@ def _gains(result: Result) -> str:
         "### What each gains alone\n\nA training step of NuSA-CL, "
         f"K = {result['classes']}, without one shortcut, over the step as shipped.\n\n"
         f"{_table(['without', 'time, x', 'peak memory'], rows)}\n{_machine(result)}"
+    )
+
+
+def _keep(result: Result, gpu: Result | None) -> str:
+    machines = _machine(result) + (f"\n{_machine(gpu)}" if gpu else "")
+    methods = " / ".join(method["method"] for method in result["methods"])
+    return (
+        "### Kept or deleted\n\nEach item replaced by its plain counterpart alone, the rest as "
+        f"shipped: a training step without it over the step as shipped, {methods}, "
+        f"K = {result['classes']}, batch {result['batch']}, rank {result['rank']}, fp32. Plain "
+        "low-rank layers are four lines, `F.linear` of each factor and `F.dropout`, and the rest "
+        "is left to autograd. NuSA-CL trains M alone, LoRA A and B. An item stays if without it a "
+        f"step takes at least {decisions.ASKED:g} times the time or the peak memory, with either "
+        f"method, on the CPU or on a GPU.\n\n"
+        f"{_table(decisions.HEAD, decisions.rows(result, gpu))}\n{machines}"
     )
 
 

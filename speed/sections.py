@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from speed import ablations, decompositions, embedded, evaluation, growth
+from speed import ablations, decompositions, embedded, evaluation, growth, keep
 from speed.joined import joined_projections
 from speed.machine import (
     alone,
@@ -96,6 +96,16 @@ def gains(plan: Plan) -> dict[str, Any]:
     steps = NuSASteps(plan.size, plan.device)
     rows = ablations.gains(steps, plan.classes[0], plan.repeats)
     return {"classes": plan.classes[0], "rows": rows}
+
+
+def kept(plan: Plan) -> dict[str, Any]:
+    """Each piece of cleverness against its plain counterpart."""
+    classes = plan.classes[0]
+    methods = [
+        keep.compare(name, plan.size, classes, plan.repeats, plan.device) for name in keep.METHODS
+    ]
+    size = plan.size
+    return {"classes": classes, "batch": size.batch, "rank": size.rank, "methods": methods}
 
 
 def joined(plan: Plan) -> dict[str, Any]:
@@ -190,6 +200,7 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "nusa": nusa,
     "gnsp": gnsp,
     "gains": gains,
+    "keep": kept,
     "joined": joined,
     "grams": grams,
     "weights": weights,

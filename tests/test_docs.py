@@ -10,7 +10,8 @@ import torch
 from clbench.core.data import Batch
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+GUIDES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+PAGES = sorted([*GUIDES, *(ROOT / "reports").rglob("README.md")])
 
 
 def test_the_method_of_the_guide_trains(tiny_clip: Any, tiny_task_data: Any) -> None:

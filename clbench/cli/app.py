@@ -55,6 +55,12 @@ Logger = Annotated[
     ),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh", help="Start anew; an earlier run with the same settings is kept aside."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 
@@ -87,7 +93,7 @@ def _options(
 def run(
     method: Annotated[
         str | None,
-        typer.Option(help="Name, or package.module:Class.", show_default="nusa"),
+        typer.Option(help="Name, package.module:Class or file.py:Class.", show_default="nusa"),
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed.", show_default="0")] = None,
@@ -99,6 +105,7 @@ def run(
     config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
     logger: Logger = None,
     quick: Quick = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
     """Train and test one method on one benchmark. The same command resumes."""
@@ -114,6 +121,7 @@ def run(
         config_file=config,
         logger=logger,
         quick=quick,
+        fresh=fresh,
         quiet=quiet,
     )
     _show_results([result], matrices=True)
@@ -141,6 +149,7 @@ def compare(
     matrices: Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")] = False,
     logger: Logger = None,
     quick: Quick = False,
+    fresh: Fresh = False,
     quiet: Quiet = False,
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
@@ -157,6 +166,7 @@ def compare(
         settings=_settings(settings, root, precision),
         logger=logger,
         quick=quick,
+        fresh=fresh,
         quiet=quiet,
     )
     _show_results(results, matrices=matrices)

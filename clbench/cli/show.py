@@ -15,6 +15,7 @@ from rich.text import Text
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.hyperparameters import meaning, type_text
 from clbench.core.method import Method
 
 KINDS = ("all", "methods", "benchmarks", "recipes")
@@ -79,7 +80,7 @@ def write_contact_sheet(name: str, path: Path, *, columns: int = 20) -> None:
         raise ClbenchError(f"cannot write the picture {path}: {error}") from error
 
 
-def hyperparameter_docs(cls: type[Any]) -> dict[str, str]:
+def documented_arguments(thing: Any) -> dict[str, str]:
     """The ``Args:`` section of a Google docstring: name to text.
 
     >>> class Example:
@@ -89,10 +90,10 @@ def hyperparameter_docs(cls: type[Any]) -> dict[str, str]:
     ...         rank: number of directions,
     ...             at least 1.
     ...     '''
-    >>> hyperparameter_docs(Example)
+    >>> documented_arguments(Example)
     {'rank': 'number of directions, at least 1.'}
     """
-    text = inspect.getdoc(cls) or ""
+    text = inspect.getdoc(thing) or ""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
     docs: dict[str, str] = {}
     for line in section[1].splitlines() if section else []:
@@ -139,7 +140,7 @@ def _first_line(thing: Any) -> str:
 
 def _describe_method(cls: type[Method]) -> Group:
     text = (inspect.getdoc(cls) or "").split("\nArgs:")[0].rstrip()
-    recipe = registry.method_recipe(cls.name)
+    recipe = registry.method_recipe(cls)
     facts: list[RenderableType] = [
         Text(f"{cls.name}\n", style="bold"),
         Text(f"{text}\n"),
@@ -170,10 +171,10 @@ def _describe_benchmark(recipe: registry.BenchmarkRecipe) -> Group:
 
 
 def _parameters(title: str, schema: Mapping[str, inspect.Parameter], documented: Any) -> Table:
-    docs = hyperparameter_docs(documented)
+    docs = documented_arguments(documented)
     table = Table("name", "type", "default", "meaning", title=title, title_justify="left")
     for name, parameter in schema.items():
-        kind = inspect.formatannotation(parameter.annotation).replace("typing.", "")
         default = "required" if parameter.default is parameter.empty else repr(parameter.default)
-        table.add_row(name, kind, default, docs.get(name, ""))
+        text = meaning(parameter) or docs.get(name, "")
+        table.add_row(*(Text(cell) for cell in (name, type_text(parameter), default, text)))
     return table

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.layers.together import declare
 
+
+@declare(idle=lambda _: True)  # where a generator stands is nothing learned
 class Draws(nn.Module):
     """A random generator on the CPU whose position is part of the state dict.
 

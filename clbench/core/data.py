@@ -59,15 +59,83 @@ class ReferencePairs:
         return self.images.numel() + sum(len(c.encode()) for c in self.captions)
 
 
-class TaskData(Protocol):
-    """The training set of one task, as `begin_task` and `end_task` receive it."""
+class ReferenceStream(Protocol):
+    """Images and texts that belong to no task and not to each other, read as they are needed.
 
-    def __len__(self) -> int:
-        """Number of training images."""
+    Both are endless: pass after pass, each in fresh random order. What a step gets depends on its
+    number only, so a method that counts its steps in its state goes on where it stopped.
+    """
+
+    @property
+    def source(self) -> str:
+        """Where they come from, for the result file."""
         ...
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """One pass over the training set in fixed order, on the model's device."""
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes of all images (as uint8) and texts (as UTF-8) of one pass."""
+        ...
+
+    def images(self, step: int, count: int) -> Tensor:
+        """The images of a step, ``(count, 3, H, W)`` uint8 on the CPU."""
+        ...
+
+    def texts(self, step: int, count: int) -> tuple[str, ...]:
+        """The texts of a step."""
+        ...
+
+
+class LabelledImages(Protocol):
+    """Labelled images that can be passed over."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augmented: bool = False
+    ) -> Iterator[Batch]:
+        """One pass over the images, on the model's device.
+
+        Args:
+            batch_size: images per batch; the last one may be smaller.
+            seed: None for the fixed order, in which some data sets are sorted by class; else the
+                seed of a random order.
+            augmented: whether images are augmented as in training; crops are drawn with `seed`.
+        """
+        ...
+
+
+class TaskData(LabelledImages, Protocol):
+    """The training set of one task, as `begin_task` and `end_task` receive it.
+
+    Images that were held out by `validation` are not part of it.
+    """
+
+    def validation(self, share: float, seed: int = 0) -> LabelledImages:
+        """Hold a share of the training images out, for the whole task.
+
+        To be asked for in `begin_task`; asking again with the same arguments gives the same
+        images. Which they are is recorded in the result.
+
+        Args:
+            share: of the training images, between 0 and 1; at least one image is drawn.
+            seed: of the draw.
+
+        Raises:
+            ClbenchError: training has begun, another split was asked for before, or nothing would
+                be left to train on.
+        """
+        ...
+
+    def of_task(self, index: int) -> LabelledImages:
+        """The training images of any task of the sequence, for methods that need ``all-data``.
+
+        Labels and prompts are those of that task.
+
+        Raises:
+            ClbenchError: the method does not declare ``all-data`` among its needs.
+        """
         ...
 
     def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
@@ -81,6 +149,19 @@ class TaskData(Protocol):
 
         Raises:
             ClbenchError: the source has no pairs.
+        """
+        ...
+
+    def reference_stream(self, images: str, texts: str, seed: int) -> ReferenceStream:
+        """Images and unpaired texts for distillation, read as they are needed.
+
+        Args:
+            images: source as in `reference_pairs`.
+            texts: the same, or the path of a text file with one text per line.
+            seed: decides the orders.
+
+        Raises:
+            ClbenchError: a source has nothing.
         """
         ...
 
@@ -132,12 +213,26 @@ class SequenceData(Protocol):
         augmentation: Augmentation = "none",
         start: int = 0,
         share: tuple[int, int] = (0, 1),
+        chosen: Sequence[int] | None = None,
     ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
         """Exactly `steps` shuffled batches; order and crops are fixed by `seed` and the task.
 
         Of these, the first `start` are left out: a run goes on after them. Of each, process
-        ``share[0]`` of ``share[1]`` gets its part.
+        ``share[0]`` of ``share[1]`` gets its part. Only the `chosen` images are drawn from, all if
+        None.
         """
+        ...
+
+    def train_pass(
+        self,
+        task: int,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        augmentation: Augmentation = "none",
+        chosen: Sequence[int] | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One pass over the `chosen` training images, in fixed order or in that of a seed."""
         ...
 
     def test_loader(
@@ -148,4 +243,8 @@ class SequenceData(Protocol):
 
     def reference_pairs(self, task: int, source: str, count: int, seed: int) -> ReferencePairs:
         """See `TaskData.reference_pairs`."""
+        ...
+
+    def reference_stream(self, task: int, images: str, texts: str, seed: int) -> ReferenceStream:
+        """See `TaskData.reference_stream`."""
         ...

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Annotated, Any, Literal
+import math
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from clbench.core.identity import RENAMED, settings_hash
+
 PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = TypeVar("Number", int, float)
 Augmentation = Literal["none", "crop"]
 Logger = Literal["csv", "tensorboard", "wandb"]
 
@@ -32,6 +35,11 @@ class BackboneSettings(Settings):
     model: str = "ViT-B-16"
     weights: str = "openai"
 
+    @field_validator("weights")
+    @classmethod
+    def _present_name(cls, value: str) -> str:
+        return RENAMED.get(value, value)
+
 
 class BenchmarkSettings(Settings):
     """Which task sequence is run, with the options of its builder."""
@@ -41,22 +49,35 @@ class BenchmarkSettings(Settings):
 
 
 class MethodSettings(Settings):
-    """Which method is run, with its hyper-parameters."""
+    """Which method is run, with its hyper-parameters.
+
+    Attributes:
+        name: registry key, ``package.module:Class`` or ``file.py:Class``.
+        params: hyper-parameters.
+        decides_by_batch: whether the class declares that an answer may depend on the other images
+            of its batch, so that the batch size of tests is part of the hash.
+    """
 
     name: str = "nusa"
     params: dict[str, Any] = {}
+    decides_by_batch: bool = False
 
 
 class TrainSettings(Settings):
-    """Optimisation within a task. AdamW, linear warm-up, then cosine to zero.
+    """Optimisation within a task: by default AdamW, linear warm-up, then cosine to zero.
 
     Attributes:
         steps: optimizer steps per task; a number, or a mapping from task name to number with
             the entry ``default`` for all others.
+        epochs: passes over the task's training images, a number or a mapping like `steps`; stands
+            for `steps` where it is given. A fraction of a batch counts as a step.
         batch_size: images per step.
+        optimizer: ``adamw`` (decoupled weight decay), ``adam`` or ``sgd`` (coupled weight decay).
         lr: peak learning rate; a number or a mapping like `steps`.
-        weight_decay: AdamW's decoupled weight decay.
-        betas: AdamW's two decay rates.
+        weight_decay: the optimizer's weight decay.
+        betas: decay rates of AdamW and Adam.
+        momentum: of SGD.
+        schedule: after the warm-up, ``cosine`` or ``linear`` decay to zero, or ``constant``.
         warmup: warm-up length; below 1 a fraction of the steps, else a number of steps.
         clip_grad_norm: largest norm of the gradient; None means no clipping.
         augmentation: ``none`` (the test transform) or ``crop`` (a random crop of 90 to 100 % of
@@ -65,32 +86,40 @@ class TrainSettings(Settings):
 
     steps: PositiveInt | dict[str, PositiveInt] = 1000
     batch_size: PositiveInt = 64
+    epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: NonNegativeFloat | dict[str, NonNegativeFloat] = 1e-5
     weight_decay: NonNegativeFloat = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: NonNegativeFloat = 100
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     augmentation: Augmentation = "none"
 
-    @field_validator("steps", "lr")
+    @field_validator("steps", "epochs", "lr")
     @classmethod
     def _has_default(cls, value: Any) -> Any:
         if isinstance(value, dict) and "default" not in value:
             raise ValueError("a mapping by task needs the entry 'default'")
         return value
 
-    def steps_for(self, task: str) -> int:
-        """Optimizer steps of a task."""
-        return (
-            self.steps.get(task, self.steps["default"])
-            if isinstance(self.steps, dict)
-            else self.steps
-        )
+    def steps_for(self, task: str, images: int) -> int:
+        """Optimizer steps of a task with so many training images.
+
+        >>> TrainSettings(steps=7).steps_for("digits", 100)
+        7
+        >>> TrainSettings(epochs=1.5, batch_size=64).steps_for("digits", 100)
+        3
+        """
+        if self.epochs is None:
+            return _of_task(self.steps, task)
+        batch = min(self.batch_size, images)
+        return max(1, math.ceil(_of_task(self.epochs, task) * images / batch))
 
     def lr_for(self, task: str) -> float:
         """Peak learning rate of a task."""
-        lr = self.lr
-        return lr.get(task, lr["default"]) if isinstance(lr, dict) else lr
+        return _of_task(self.lr, task)
 
     def warmup_steps(self, steps: int) -> int:
         """Warm-up steps out of `steps`.
@@ -104,7 +133,7 @@ class TrainSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How tests are run; changes speed, not results."""
+    """How tests are run; changes speed, and results only of methods that decide by the batch."""
 
     batch_size: PositiveInt = 256
 
@@ -167,10 +196,9 @@ class RunSettings(Settings):
 
     def fingerprint(self) -> str:
         """Eight hex digits over everything that can change a number, except the seed."""
-        indifferent = {"seed", "device", "workers", "data_root", "evaluation", "logger"}
-        indifferent |= {"checkpoint_every", "compile"}
-        # Settings that came later leave the hash of older runs as it was unless they are used.
-        fields, later = type(self).model_fields, ("deterministic", "devices")
-        indifferent |= {name for name in later if getattr(self, name) == fields[name].default}
-        decisive = self.model_dump(mode="json", exclude=indifferent)
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:8]
+        return settings_hash(self.model_dump(mode="json"))
+
+
+def _of_task(value: Number | dict[str, Number], task: str) -> Number:
+    """A task's entry of a mapping by task, or the number that stands for all."""
+    return value.get(task, value["default"]) if isinstance(value, dict) else value

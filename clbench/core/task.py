@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -16,14 +16,22 @@ class ClassTexts:
         prompts: C tuples of texts, one text per template. The first is the training prompt;
             at test the text features of all of them are averaged. Classes may have different
             numbers of prompts, so classes of several data sets can stand in one list.
+        ids: C numbers, by which a class is known in the whole benchmark: classes of the same name
+            or prompt in two tasks have two ids. `Benchmark` gives them out in task order; before
+            that they count from 0.
     """
 
     names: tuple[str, ...]
     prompts: tuple[tuple[str, ...], ...]
+    ids: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.names) != len(self.prompts):
             raise ValueError(f"{len(self.names)} class names but {len(self.prompts)} prompt lists")
+        if not self.ids:
+            object.__setattr__(self, "ids", tuple(range(len(self.names))))
+        if len(self.ids) != len(self.names):
+            raise ValueError(f"{len(self.names)} class names but {len(self.ids)} ids")
         if not all(self.prompts):
             raise ValueError("every class needs at least one prompt")
 
@@ -44,21 +52,33 @@ class ClassTexts:
 
     def first(self) -> ClassTexts:
         """The same classes with only their training prompt."""
-        return ClassTexts(self.names, tuple(prompts[:1] for prompts in self.prompts))
+        return ClassTexts(self.names, tuple(prompts[:1] for prompts in self.prompts), self.ids)
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __add__(self, other: ClassTexts) -> ClassTexts:
-        return ClassTexts(self.names + other.names, self.prompts + other.prompts)
+        return ClassTexts(
+            self.names + other.names, self.prompts + other.prompts, self.ids + other.ids
+        )
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task of the sequence: a name and its classes. Labels run from 0 to C - 1 within it."""
+    """One task of the sequence.
+
+    Attributes:
+        name: unique within the benchmark.
+        classes: its C classes; labels run from 0 to C - 1 within the task, so that the class with
+            label y has the id ``classes.ids[y]``.
+        index: how many tasks come before it; set by `Benchmark`.
+        count: how many tasks there are in all; set by `Benchmark`.
+    """
 
     name: str
     classes: ClassTexts
+    index: int = 0
+    count: int = 1
 
 
 class Setting(StrEnum):
@@ -81,7 +101,8 @@ class Benchmark:
         version: raised whenever a number could change.
         setting: the label space at test.
         order: name of the task order, e.g. ``I``.
-        tasks: the T tasks, in training order.
+        tasks: the T tasks, in training order. They are numbered here, and so are their classes,
+            from 0 on in the order of the tasks.
     """
 
     name: str
@@ -94,6 +115,13 @@ class Benchmark:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"task names must be unique and not empty: {names}")
+        numbered, first = [], 0
+        for index, task in enumerate(self.tasks):
+            ids = tuple(range(first, first + len(task.classes)))
+            classes = replace(task.classes, ids=ids)
+            numbered.append(replace(task, classes=classes, index=index, count=len(names)))
+            first += len(ids)
+        object.__setattr__(self, "tasks", tuple(numbered))
 
     def __len__(self) -> int:
         return len(self.tasks)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
@@ -17,6 +16,7 @@ from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
+from clbench.core.training import TrainingPlan
 from clbench.engine.process.failures import explained
 from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import Reporter, row_text
@@ -32,9 +32,11 @@ from clbench.engine.rundir.resuming import Resume, differences, find_resume, res
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.testing import RowTester
 from clbench.engine.training.allocator import freed_memory_kept
+from clbench.engine.training.attributes import Attributes, drop_transient
 from clbench.engine.training.callbacks import LossCallback
 from clbench.engine.training.compiling import compiled
 from clbench.engine.training.contract import FrozenWeights, check_begun, check_ended
+from clbench.engine.training.footprints import measured, state_bytes
 from clbench.engine.training.method_data import MethodData
 from clbench.engine.training.modules import TrainingModule
 from clbench.engine.training.step_checkpoints import StepCheckpoints, train_only, trained_names
@@ -91,6 +93,8 @@ class SequenceRunner:
         self.recorder = Recorder(settings, sequence, model.fingerprint(), self.device)
         self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
+        self.attributes: Attributes
+        self.backbone = state_bytes(model)
 
     def run(self, trackers: Sequence[Tracker] = ()) -> RunResult:
         """Run what is missing and return the finished result.
@@ -196,6 +200,7 @@ class SequenceRunner:
             seed_everything(self.settings.seed, 0)
             self.method.prepare(self.model)
             self.method.to(self.device)
+        self.attributes = Attributes(self.method)
         if resume is not None:
             self._restore(resume)
 
@@ -224,32 +229,40 @@ class SequenceRunner:
         """
         spec = self.benchmark.tasks[task]
         seed_everything(self.settings.seed, task + 1)
-        prompts = self.model.tokenize(spec.classes.training_prompts)
-        data = MethodData(self.sequence, task, prompts)
+        augmentation = self.settings.train.augmentation
+        data = MethodData(self.sequence, task, self.model.tokenize, augmentation, self.method.needs)
+        self.attributes.mark()
         with self._overhead(f"beginning {spec.name}"):
             self.method.train()
             self.method.begin_task(spec, data)
+        data.training_begins()
         if within is not None:
             self._restore_within(within)
         check_begun(self.method, spec.name)
         trainable = self.method.trainable_parameters()
         if trainable:
             frozen = FrozenWeights(self.method)
-            self._fit(task, prompts, None if within is None else within.training)
+            self._fit(task, data, None if within is None else within.training)
             frozen.check(spec.name)
         with self._overhead(f"ending {spec.name}"):
             self.method.eval()
             self.method.end_task(spec, data)
         check_ended(self.method, spec.name)
+        drop_transient(self.method)
+        self.attributes.require_kept(f"while learning {spec.name}")
         if trainable and self.world.leads:
             self.recorder.ranks.measure(task + 1, self.model)
-        self.recorder.task_learned(self.method, trainable, data.reference_used)
+        footprint = replace(measured(self.method, self.backbone), trainable=trainable)
+        self.recorder.task_learned(spec.name, footprint, data.reference_used, data.held_out)
 
-    def _fit(self, task: int, prompts: Tensor, resumed: Mapping[str, Any] | None) -> None:
-        train = self.settings.train
-        name = self.benchmark.tasks[task].name
-        total = train.steps_for(name)
+    def _fit(self, task: int, data: MethodData, resumed: Mapping[str, Any] | None) -> None:
+        train, spec = self.settings.train, self.benchmark.tasks[task]
+        name = spec.name
+        total = train.steps_for(name, len(data))
+        plan = TrainingPlan(total, train.lr_for(name), train)
+        prompts = self.model.tokenize(spec.classes.training_prompts)
         done = 0 if resumed is None else resumed["losses"]["steps"]
+        begun = Attributes(self.method)
         loader = self.sequence.train_loader(
             task,
             batch_size=train.batch_size,
@@ -258,6 +271,7 @@ class SequenceRunner:
             augmentation=train.augmentation,
             start=done,
             share=(self.world.rank, self.world.size),
+            chosen=data.chosen,
         )
         losses = LossCallback(
             self.reporter,
@@ -266,16 +280,21 @@ class SequenceRunner:
             total,
             world=self.world,
         )
+
+        def save(step: int, state: Mapping[str, Any]) -> None:
+            begun.require_kept(f"while training on {name}")
+            self._checkpoint(Position(task, step), state)
+
         steps = StepCheckpoints(
             self.settings.checkpoint_every,
             self.stop,
             losses,
             total,
-            lambda step, state: self._checkpoint(Position(task, step), state),
+            save,
             resumed,
             self.world,
         )
-        module = TrainingModule(self.method, prompts, train, name).train()
+        module = TrainingModule(self.method, prompts, plan, name).train()
         self.reporter.training(task, total - done)
         relief = f"train.batch_size (now {train.batch_size})"
         with (

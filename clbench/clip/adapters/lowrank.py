@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from clbench.clip.adapters.lowrank_product import Factors, lowrank_products
 from clbench.clip.layers.dropout import Dropout, Kept
 from clbench.clip.layers.together import declare
+from clbench.core.errors import ClbenchError
 
 
 def _together(layers: Sequence[LowRankLinear], x: Tensor) -> Sequence[Tensor] | None:
@@ -19,7 +20,7 @@ def _together(layers: Sequence[LowRankLinear], x: Tensor) -> Sequence[Tensor] | 
     return _products(layers, x) if alike else None
 
 
-@declare(pure=True, token_wise=True, together=_together)
+@declare(pure=True, token_wise=True, together=_together, idle=lambda layer: not layer.active)
 class LowRankLinear(nn.Module):
     """A frozen linear layer plus a low-rank update: ``y = W x + b + c B M A dropout(x)``.
 
@@ -129,6 +130,8 @@ def _products(layers: Sequence[LowRankLinear], x: Tensor) -> Sequence[Tensor]:
     """Outputs of active layers with the same scale and dropout."""
     scale, dropout = layers[0].scale, layers[0].dropout
     kept = None
+    for layer in layers:
+        _require_frozen(layer.base)
     if dropout.dropping:
         scale /= 1 - dropout.p
         kept = Kept.drawn(torch.Size((len(layers), *x.shape)), x.device, dropout.p)
@@ -140,6 +143,20 @@ def _products(layers: Sequence[LowRankLinear], x: Tensor) -> Sequence[Tensor]:
     x, factors = x.to(dtype), [f.to(dtype) for f in factors]
     with torch.autocast(kind, enabled=False):
         return lowrank_products(x, factors, scale, kept)
+
+
+def _require_frozen(base: nn.Linear) -> None:
+    """Refuse a base layer that wants gradients, which the product does not compute.
+
+    Raises:
+        ClbenchError: names the cure.
+    """
+    if torch.is_grad_enabled() and any(p.requires_grad for p in base.parameters()):
+        raise ClbenchError(
+            "the base layer of a LowRankLinear requires grad, but its update is trained beside a "
+            "frozen weight: call base.requires_grad_(False), or merge the update and train the "
+            "plain layer"
+        )
 
 
 def low_rank_scale(alpha: float, rank: int) -> float:

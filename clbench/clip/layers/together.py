@@ -39,6 +39,8 @@ class Declaration:
         by_identity: attributes that hold objects of other kinds, which stay as they are: another
             object gives another key.
         ignored: attributes that have no influence on results.
+        idle: whether the module's own tensors hold nothing worth keeping at the moment, such as the
+            factors of an update that was merged. They do not count as stored.
     """
 
     pure: Callable[[Any], bool]
@@ -46,6 +48,7 @@ class Declaration:
     together: Together | None
     by_identity: frozenset[str]
     ignored: frozenset[str]
+    idle: Callable[[Any], bool]
 
 
 _DECLARED: dict[type[nn.Module], Declaration] = {}
@@ -58,6 +61,7 @@ def declare(
     together: Together | None = None,
     by_identity: Collection[str] = (),
     ignored: Collection[str] = (),
+    idle: Callable[[Any], bool] = lambda _: False,
 ) -> Callable[[Module], Module]:
     """Declare what shortcuts may assume about a class of modules; arguments as in `Declaration`.
 
@@ -74,7 +78,7 @@ def declare(
 
     def declared(cls: Module) -> Module:
         _DECLARED[cls] = Declaration(
-            decide, token_wise, together, frozenset(by_identity), frozenset(ignored)
+            decide, token_wise, together, frozenset(by_identity), frozenset(ignored), idle
         )
         return cls
 

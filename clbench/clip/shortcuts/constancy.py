@@ -71,7 +71,7 @@ def bit_digests(tensors: Sequence[Tensor]) -> tuple[Hashable, ...] | None:
         One value per tensor, to be compared with others of the same process; None where a tensor
         has no bits that could be read (sparse or fake tensors, and subclasses).
     """
-    if not all(_readable(tensor) for tensor in tensors):
+    if not all(is_readable(tensor) for tensor in tensors):
         return None
     values: list[int | Tensor] = [
         _hash_on_cpu(t) if t.device.type == "cpu" else _hash_on_device(t) for t in tensors
@@ -186,7 +186,8 @@ def _frozen(value: Any, tensors: list[Tensor]) -> Hashable:
     raise _OpaqueError
 
 
-def _readable(tensor: Tensor) -> bool:
+def is_readable(tensor: Tensor) -> bool:
+    """Whether a tensor has bits that can be read."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.layout is torch.strided

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.layers.together import declare
+from clbench.clip.shortcuts.constancy import bit_digests
 from clbench.clip.subspaces.directions import (
     FeatureSplit,
     gram_null_bases,
-    gram_null_basis,
     project,
 )
 from clbench.clip.subspaces.gram import gram_matrix
 
 
+@declare(ignored=("_split",))
 class FeatureMemory(nn.Module):
     """Gram matrix of a layer's input features, and the null space that it leaves.
 
@@ -35,8 +37,7 @@ class FeatureMemory(nn.Module):
         self.rho = rho
         self.register_buffer("gram", torch.zeros(dim, dim))
         self._sum: Tensor | None = None
-        self._split: FeatureSplit | None = None
-        self.register_load_state_dict_post_hook(_forget_split)  # type: ignore[no-untyped-call]
+        self._split: tuple[Hashable, FeatureSplit] | None = None
 
     @torch.no_grad()
     def add(self, features: Tensor, batch: int) -> None:
@@ -65,22 +66,24 @@ class FeatureMemory(nn.Module):
         if rescale and self.gram.any():
             self.gram /= self.gram.norm()
         self.gram += self._sum / self._sum.norm()
-        self._sum = self._split = None
+        self._sum = None
 
     def split(self) -> FeatureSplit:
-        """Kept and null directions, computed once per state of the memory."""
-        if self._split is None:
-            self._split = gram_null_basis(self.gram, self.rho)
-        return self._split
+        """Kept and null directions, computed once per content of the memory."""
+        self.split_all([self])
+        assert self._split is not None
+        return self._split[1]
 
     @staticmethod
     def split_all(memories: Sequence[FeatureMemory]) -> None:
         """Compute `split` of several memories with the same `rho`, several at a time."""
-        for rho in {memory.rho for memory in memories}:
-            stale = [m for m in memories if m.rho == rho and m._split is None]
-            splits = gram_null_bases([memory.gram for memory in stale], rho)
-            for memory, split in zip(stale, splits, strict=True):
-                memory._split = split
+        states = {memory: (memory.rho, bit_digests([memory.gram])) for memory in memories}
+        stale = [m for m in memories if m._split is None or m._split[0] != states[m]]
+        for rho in {memory.rho for memory in stale}:
+            chosen = [memory for memory in stale if memory.rho == rho]
+            splits = gram_null_bases([memory.gram for memory in chosen], rho)
+            for memory, split in zip(chosen, splits, strict=True):
+                memory._split = states[memory], split
 
     def project(self, rows: Tensor) -> Tensor:
         """Project the rows of ``(n, d)`` onto the null space."""
@@ -115,9 +118,3 @@ def collecting(
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _forget_split(module: nn.Module, _: object) -> None:
-    """After loading, the null space is another."""
-    if isinstance(module, FeatureMemory):
-        module._split = None

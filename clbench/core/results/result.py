@@ -62,12 +62,20 @@ class BenchmarkRecord(Record):
 
 
 class MethodRecord(Record):
-    """Which method was run, with all its hyper-parameters."""
+    """Which method was run, with all its hyper-parameters.
+
+    Attributes:
+        decides_by_batch: whether an answer may depend on the other images of its test batch; no key
+            in the file if not.
+        source: hash of the method's source; none in results of older versions.
+    """
 
     name: str
     params: dict[str, Any] = {}
     needs: tuple[str, ...] = ()
     paper: str = ""
+    decides_by_batch: bool = False
+    source: str = ""
 
 
 class BackboneRecord(Record):
@@ -139,11 +147,14 @@ class DataRecord(Record):
         splits: hash of each split, keyed ``<task>/train`` and ``<task>/test``; it covers which
             images a few-shot split chose. Runs whose test splits differ are not compared.
         prompts: hash of each task's class names and prompts; empty in results of older versions.
+        validation: task name to the hash of the training images that a method held out; empty (no
+            key in the file) where it held out none.
         reference: where reference images came from; None where the method used none.
     """
 
     splits: dict[str, str] = {}
     prompts: dict[str, str] = {}
+    validation: dict[str, str] = {}
     reference: str | None = None
 
 
@@ -263,8 +274,12 @@ class RunResult(Record):
         content = self.model_dump(mode="json", by_alias=True)
         if self.effective_rank is None:
             del content["effective_rank"]
-        if not self.data.prompts:
-            del content["data"]["prompts"]
+        for key in ("prompts", "validation"):
+            if not content["data"][key]:
+                del content["data"][key]
+        for key in ("source", "decides_by_batch"):
+            if not content["method"][key]:
+                del content["method"][key]
         if self.schema_version > 1:
             content[HASH] = content_hash(content)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -24,6 +25,8 @@ from clbench.engine.rundir.checkpoints import CheckpointStore, Position
 from clbench.engine.rundir.ownership import Owner, Ownership
 
 RESULT = "result.json"
+ASIDE = "aside"
+"""Folder, beside run directories, of those that made room for a fresh start."""
 FOLDERS = (CHECKPOINTS, CORRECT)
 """Folders of a run directory that this process writes to; trackers have their own."""
 
@@ -99,6 +102,30 @@ class RunDirectory:
         if self.path.is_dir():
             refuse_links(self.path, self.root)
             Ownership(self.path).require_free()
+
+    def put_aside(self) -> Path | None:
+        """Move an earlier run out of the way; nothing of it is lost.
+
+        Returns:
+            Where it is now, in the folder ``aside`` beside it; None if there was none.
+
+        Raises:
+            ClbenchError: another process holds the directory, or it cannot be moved.
+        """
+        if not self.path.is_dir():
+            return None
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
+        target = self.path.parent / ASIDE / f"{self.path.name}-{stamp}"
+        try:
+            with self:
+                target.parent.mkdir(exist_ok=True)
+                self.path.rename(target)
+        except OSError as error:
+            raise ClbenchError(
+                f"cannot put {self.path} aside: {error.strerror or error}; move it yourself, or "
+                "choose another place with --runs-dir"
+            ) from error
+        return target
 
     def _clean(self) -> None:
         """Remove what writes that were killed have left."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from clbench.core.data import ReferencePairs, SequenceData
+from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Footprint, Method
 from clbench.core.results.matrix import AccuracyMatrix
@@ -28,6 +28,7 @@ from clbench.engine.rundir import provenance
 from clbench.engine.rundir.costs import Stopwatch, peak_memory
 from clbench.engine.rundir.diagnostics import RankHistory
 from clbench.engine.rundir.provenance import prompt_digests, split_digests
+from clbench.engine.rundir.sources import source_hash
 
 
 class Recorder:
@@ -56,16 +57,27 @@ class Recorder:
         self.steps = 0
         self.footprint = Footprint(trainable=0, added=0, stored=0, external=0)
         self.reference: str | None = None
+        self.validation: dict[str, str] = {}
         self.started = provenance.timestamp()
         self.resumed: list[str] = []
         self._earlier_peak = 0
 
-    def task_learned(self, method: Method, trainable: int, pairs: ReferencePairs | None) -> None:
-        """Note what a task cost besides time."""
-        most = max(trainable, self.footprint.trainable)
-        self.footprint = replace(method.footprint(), trainable=most)
-        if pairs is not None:
-            self.reference = pairs.source
+    def task_learned(
+        self, task: str, footprint: Footprint, reference: str | None, held_out: str | None
+    ) -> None:
+        """Note what a task cost besides time, and which data it used besides its own.
+
+        Args:
+            task: its name.
+            footprint: measured after it, with the parameters that were trained in it.
+            reference: where reference data came from.
+            held_out: hash of its validation split.
+        """
+        most = max(footprint.trainable, self.footprint.trainable)
+        self.footprint = replace(footprint, trainable=most)
+        self.reference = reference or self.reference
+        if held_out is not None:
+            self.validation[task] = held_out
 
     def counters(self, steps: int = 0) -> dict[str, Any]:
         """Everything counted so far, as a checkpoint keeps it.
@@ -79,6 +91,7 @@ class Recorder:
             "peak_memory": self._peak_memory(),
             "footprint": asdict(self.footprint),
             "reference": self.reference,
+            "validation": self.validation,
             "ranks": self.ranks.state(),
             "started": self.started,
             "resumed": self.resumed,
@@ -97,6 +110,7 @@ class Recorder:
         self._earlier_peak = counters["peak_memory"] or 0
         self.footprint = Footprint(**counters["footprint"])
         self.reference = counters["reference"]
+        self.validation = dict(counters.get("validation", {}))
         self.ranks.load_state(counters["ranks"])
         self.started = counters["started"]
         self.resumed = [*counters["resumed"], f"{provenance.timestamp()} {where}"]
@@ -122,6 +136,8 @@ class Recorder:
                 params=method.hyperparameters(),
                 needs=tuple(sorted(method.needs)),
                 paper=method.paper,
+                decides_by_batch=method.decides_by_batch,
+                source=source_hash(type(method)),
             ),
             backbone=BackboneRecord(**settings.backbone.model_dump(), fingerprint=self.fingerprint),
             seed=settings.seed,
@@ -140,6 +156,7 @@ class Recorder:
             data=DataRecord(
                 splits=split_digests(self.sequence),
                 prompts=prompt_digests(self.sequence.benchmark),
+                validation=dict(self.validation),
                 reference=self.reference,
             ),
             provenance={

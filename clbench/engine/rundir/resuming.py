@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clbench.core.errors import ClbenchError
+from clbench.core.method import Method
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.engine.rundir.checkpoints import (
@@ -18,6 +20,7 @@ from clbench.engine.rundir.checkpoints import (
     Position,
 )
 from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.sources import source_hash
 
 SAME_MACHINE = ("packages", "processor", "instructions", "threads", "device", "cuda")
 """What decides the last digits of numbers; keys of a result's provenance."""
@@ -123,6 +126,27 @@ def _load(result: RunResult, store: CheckpointStore, position: Position) -> Resu
     within = position.step and position.learned
     checkpoint = store.load(position)
     return Resume(result, checkpoint, store.load(position.start) if within else None)
+
+
+def require_same_source(result: RunResult, cls: type[Method], path: Path) -> None:
+    """Refuse a result that another version of the method led to.
+
+    Args:
+        result: of an earlier run with the same settings.
+        cls: the method as it is now.
+        path: the run directory.
+
+    Raises:
+        ClbenchError: the source of the method changed, or is not recorded.
+    """
+    before, now = result.method.source, source_hash(cls)
+    if before == now:
+        return
+    what = f"changed ({before} is now {now})" if before else "is not recorded in it"
+    raise ClbenchError(
+        f"{path} holds a run with these settings, but the source of method {cls.name!r} {what}: "
+        "add --fresh to start anew (the old run is kept aside), or put the source back"
+    )
 
 
 def differences(result: RunResult, now: dict[str, Any]) -> list[str]:

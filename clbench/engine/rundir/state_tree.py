@@ -12,6 +12,8 @@ from clbench.core.errors import ClbenchError
 TENSOR = "tensor:"
 """Begins the JSON string that stands for a tensor; strings that begin so are escaped."""
 PLAIN = "plain:"
+ITEMS = "items:"
+"""The only key of a JSON mapping that stands for one with other keys than strings."""
 
 
 def pack(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
@@ -42,8 +44,9 @@ def pack(tree: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
             seen.add(address)
             return TENSOR + path
         if isinstance(value, Mapping):
-            if not all(isinstance(key, str) for key in value):
-                raise ClbenchError(f"a checkpoint cannot keep {path}: its keys must be strings")
+            if not all(isinstance(key, str) for key in value) or ITEMS in value:
+                # Such as the milestones of a schedule, which are counted by step.
+                return {ITEMS: visit(path, [[key, v] for key, v in value.items()])}
             return {key: visit(f"{path}/{key}" if path else key, v) for key, v in value.items()}
         if isinstance(value, list | tuple):
             return [visit(f"{path}/{i}", v) for i, v in enumerate(value)]
@@ -65,6 +68,8 @@ def unpack(tensors: Mapping[str, Tensor], tree: Any) -> Any:
     Raises:
         KeyError: a tensor of the tree is missing.
     """
+    if isinstance(tree, dict) and set(tree) == {ITEMS}:
+        return dict(unpack(tensors, tree[ITEMS]))
     if isinstance(tree, dict):
         return {key: unpack(tensors, value) for key, value in tree.items()}
     if isinstance(tree, list):

@@ -2,39 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from clbench.core.data import Batch, ReferencePairs, SequenceData
+from clbench.core.data import (
+    Batch,
+    LabelledImages,
+    ReferencePairs,
+    ReferenceStream,
+    SequenceData,
+)
+from clbench.core.errors import ClbenchError
+from clbench.core.settings import Augmentation
+
+DIGITS = 16
+"""Hex digits of the hash of a split."""
+
+
+@dataclass(frozen=True)
+class ImagesOfTask:
+    """Some training images of a task; see `clbench.core.data.LabelledImages`.
+
+    Attributes:
+        sequence: the images of all tasks.
+        task: index of the task.
+        tokenize: turns texts into token ids on the model's device.
+        augmentation: that of the training.
+        chosen: which images, in order; None means all.
+    """
+
+    sequence: SequenceData
+    task: int
+    tokenize: Callable[[Sequence[str]], Tensor]
+    augmentation: Augmentation
+    chosen: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.sequence.train_set(self.task) if self.chosen is None else self.chosen)
+
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augmented: bool = False
+    ) -> Iterator[Batch]:
+        """See `LabelledImages.batches`."""
+        classes = self.sequence.benchmark.tasks[self.task].classes
+        prompts = self.tokenize(classes.training_prompts)
+        passed = self.sequence.train_pass(
+            self.task,
+            batch_size=batch_size,
+            seed=seed,
+            augmentation=self.augmentation if augmented else "none",
+            chosen=self.chosen,
+        )
+        for images, labels in passed:
+            yield Batch(images, labels, prompts).to(prompts.device)
 
 
 class MethodData:
     """See `clbench.core.data.TaskData`.
 
+    Args:
+        sequence: the images of all tasks.
+        task: index of the current one.
+        tokenize: turns texts into token ids on the model's device.
+        augmentation: that of the training.
+        needs: what the method declares to need.
+
     Attributes:
-        reference_used: the pairs that the method asked for last, if any.
+        chosen: the images that are trained on; None means all.
+        reference_used: where reference data came from, if the method asked for any.
+        held_out: hash of the validation split, if the method asked for one.
     """
 
-    def __init__(self, sequence: SequenceData, task: int, prompts: Tensor) -> None:
-        self._sequence = sequence
-        self._task = task
-        self._prompts = prompts
-        self.reference_used: ReferencePairs | None = None
+    def __init__(
+        self,
+        sequence: SequenceData,
+        task: int,
+        tokenize: Callable[[Sequence[str]], Tensor],
+        augmentation: Augmentation,
+        needs: frozenset[str],
+    ) -> None:
+        self._whole = ImagesOfTask(sequence, task, tokenize, augmentation)
+        self._needs = needs
+        self._split: tuple[float, int] | None = None
+        self._begun = False
+        self.chosen: tuple[int, ...] | None = None
+        self.reference_used: str | None = None
+        self.held_out: str | None = None
 
     def __len__(self) -> int:
-        return len(self._sequence.train_set(self._task))
+        return len(self._part(self.chosen))
 
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """One pass over the training set in fixed order."""
-        images = self._sequence.train_set(self._task)
-        for start in range(0, len(images), batch_size):
-            stop = min(start + batch_size, len(images))
-            pixels, labels = images.__getitems__(range(start, stop))
-            yield Batch(pixels, labels, self._prompts).to(self._prompts.device)
+    def batches(
+        self, batch_size: int, *, seed: int | None = None, augmented: bool = False
+    ) -> Iterator[Batch]:
+        """One pass over the images that are trained on."""
+        return self._part(self.chosen).batches(batch_size, seed=seed, augmented=augmented)
+
+    def training_begins(self) -> None:
+        """From now on nothing can be held out any more."""
+        self._begun = True
+
+    def validation(self, share: float, seed: int = 0) -> LabelledImages:
+        """See `TaskData.validation`."""
+        total = len(self._whole)
+        if self._split not in (None, (share, seed)):
+            raise ClbenchError("a task has one validation split: ask for the same share and seed")
+        if self._begun and self._split is None:
+            raise ClbenchError("a validation split must be asked for in begin_task")
+        count = max(1, round(share * total))
+        if not 0 < share < 1 or count >= total:
+            raise ClbenchError(
+                f"a validation split of {share:g} of {total} training images leaves nothing to "
+                "train on"
+                if share > 0
+                else f"a validation split needs a share > 0, got {share:g}"
+            )
+        generator = torch.Generator().manual_seed(seed * 10_007 + self._whole.task)
+        order = torch.randperm(total, generator=generator).tolist()
+        held, kept = sorted(order[:count]), sorted(order[count:])
+        self._split, self.chosen = (share, seed), tuple(kept)
+        images = self._whole.sequence.train_set(self._whole.task).digest()
+        text = json.dumps([images, held])
+        self.held_out = hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+        return self._part(tuple(held))
+
+    def of_task(self, index: int) -> LabelledImages:
+        """See `TaskData.of_task`."""
+        if "all-data" not in self._needs:
+            raise ClbenchError(
+                "data of other tasks are for methods that declare needs = {'all-data'}"
+            )
+        whole = self._whole
+        return ImagesOfTask(whole.sequence, index, whole.tokenize, whole.augmentation)
 
     def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
         """Pairs for distillation; what was used is noted in the result."""
-        pairs = self._sequence.reference_pairs(self._task, source, count, seed)
-        self.reference_used = pairs
+        pairs = self._whole.sequence.reference_pairs(self._whole.task, source, count, seed)
+        self.reference_used = pairs.source
         return pairs
+
+    def reference_stream(self, images: str, texts: str, seed: int) -> ReferenceStream:
+        """Images and unpaired texts; what was used is noted in the result."""
+        stream = self._whole.sequence.reference_stream(self._whole.task, images, texts, seed)
+        self.reference_used = stream.source
+        return stream
+
+    def _part(self, chosen: tuple[int, ...] | None) -> ImagesOfTask:
+        whole = self._whole
+        return ImagesOfTask(whole.sequence, whole.task, whole.tokenize, whole.augmentation, chosen)

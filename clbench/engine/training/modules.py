@@ -9,35 +9,34 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method, method_name
-from clbench.core.settings import TrainSettings
 from clbench.core.task import Benchmark, ClassTexts
+from clbench.core.training import TrainingPlan
 from clbench.engine.training.contract import finite_scores
-from clbench.engine.training.schedule import warmup_cosine
 
 Classify = Callable[[Tensor, ClassTexts], Tensor]
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains a method on one task: its loss, its hooks, AdamW with warm-up and cosine.
+    """Trains a method on one task: its loss, its hooks, its optimizer.
 
     Args:
         method: the prepared method; what requires grad is optimised.
         prompts: ``(C, L)`` tokenised training prompts of the task.
-        settings: optimisation settings.
-        task: name of the task, which may have its own steps and learning rate.
+        plan: steps and settings of the optimisation.
+        task: name of the task, for messages.
     """
 
-    def __init__(self, method: Method, prompts: Tensor, settings: TrainSettings, task: str) -> None:
+    def __init__(self, method: Method, prompts: Tensor, plan: TrainingPlan, task: str) -> None:
         super().__init__()
         self.method = method
         self.register_buffer("prompts", prompts, persistent=False)
-        self.settings = settings
+        self.plan = plan
         self.task = task
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
@@ -66,21 +65,34 @@ class TrainingModule(pl.LightningModule):
         self.method.after_step()
 
     def configure_optimizers(self) -> Any:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        steps = self.settings.steps_for(self.task)
-        warmup = self.settings.warmup_steps(steps)
-        optimizer = AdamW(
-            trained,
-            lr=self.settings.lr_for(self.task),
-            betas=self.settings.betas,
-            weight_decay=self.settings.weight_decay,
-            fused=True,
-        )
-        scheduler = LambdaLR(optimizer, lambda step: warmup_cosine(step, warmup, steps))
+        optimizer, schedule = planned(self.method, self.plan)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+
+def planned(method: Method, plan: TrainingPlan) -> tuple[Optimizer, LRScheduler]:
+    """A method's optimizer for a task, and its schedule or else the recipe's.
+
+    Raises:
+        ClbenchError: the optimizer does not hold exactly the parameters that require grad.
+    """
+    answer = method.optimizer(plan)
+    optimizer, schedule = answer if isinstance(answer, tuple) else (answer, None)
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    names = {id(p): name for name, p in method.named_parameters() if p.requires_grad}
+    if forgotten := sorted(names[i] for i in names.keys() - held):
+        raise ClbenchError(
+            f"the optimizer of method {method_name(method)!r} lacks {len(forgotten)} parameters "
+            f"that require grad (first: {forgotten[0]}): give it all of them, or freeze the others"
+        )
+    if held - names.keys():
+        raise ClbenchError(
+            f"the optimizer of method {method_name(method)!r} holds parameters that do not require "
+            "grad or are not part of the method: they would not be saved"
+        )
+    return optimizer, plan.schedule(optimizer) if schedule is None else schedule
 
 
 class EvaluationModule(pl.LightningModule):

@@ -39,8 +39,8 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
     then come methods that store nothing between tasks, then the others.
 
     Returns:
-        Index: row labels. Columns: `kind` (``method``, or ``reference`` for rows that never
-        change the model, which take no part in rankings), `storage_free` (nothing is stored
+        Index: row labels. Columns: `kind` (``method``, or ``reference`` for rows that train
+        nothing, which take no part in rankings), `storage_free` (nothing is stored
         between tasks, no data come from elsewhere), `n` (seeds), each summary key with
         its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
         `last_delta` (difference to zero-shot), `needs`, and the mean of every entry of
@@ -144,7 +144,7 @@ def _rows(results: Sequence[RunResult]) -> list[_Row]:
     rows = []
     for runs in method_runs(results):
         matrices = [result.matrix for result in runs.results]
-        kind = REFERENCE if all(map(_never_changes, matrices)) else METHOD
+        kind = REFERENCE if all(map(_trains_nothing, runs.results)) else METHOD
         rows.append(_Row(runs.label, kind, matrices, runs))
     zero_shot = _zero_shot_matrices(results)
     if zero_shot and all(row.kind == METHOD for row in rows):
@@ -186,8 +186,11 @@ def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:
     return list(found.values())
 
 
-def _never_changes(matrix: AccuracyMatrix) -> bool:
-    return bool((matrix.values == matrix.values[0]).all())
+def _trains_nothing(result: RunResult) -> bool:
+    """Whether a run kept the model as it was: nothing was trained, added or stored."""
+    cost, values = result.footprint, result.matrix.values
+    constant = (values == values[0]) | np.isnan(values)
+    return not (cost.trainable or cost.added or cost.stored) and bool(constant.all())
 
 
 def _mean(values: Iterable[float | None]) -> float:

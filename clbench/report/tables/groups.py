@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clbench.core.errors import ClbenchError
+from clbench.core.identity import LATER
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 
+BY_BATCH = "†"
+"""Marks methods that decide by the batch."""
 _STATUS_ORDER = ("complete", "partial", "quick")
 
 
@@ -39,14 +42,20 @@ class ComparableGroup:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the tables must know beyond `reason`: one line each."""
+        found = []
+        if any(result.method.decides_by_batch for result in self.results):
+            found.append(
+                f"{BY_BATCH} Decides by the batch: answers depend on the other images of a test "
+                "batch, which holds images of one task, so that the task is known in part."
+            )
         spread = _row_zero_spread(self.results)
-        if spread == 0:
-            return ()
-        return (
-            f"The accuracies before training differ between runs by up to {100 * spread:.2f} "
-            "points, though model and test images agree: they were measured on another device, "
-            "in another precision or with other library versions.",
-        )
+        if spread:
+            found.append(
+                f"The accuracies before training differ between runs by up to {100 * spread:.2f} "
+                "points, though model and test images agree: they were measured on another device, "
+                "in another precision or with other library versions."
+            )
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,8 @@ def _method_runs(
         for key, value in choices.items()
         if any(_dump(other.get(key)) != _dump(value) for other in variants)
     ]
-    label = f"{method} ({', '.join(differing)})" if differing else method
+    marked = f"{method} {BY_BATCH}" if results[0].method.decides_by_batch else method
+    label = f"{marked} ({', '.join(differing)})" if differing else marked
     slug = f"{method}-{results[0].config_hash}" if len(variants) > 1 else method
     return MethodRuns(label, slug, results)
 
@@ -160,6 +170,8 @@ def _common(result: RunResult) -> dict[str, Any]:
 def _choices(result: RunResult) -> dict[str, Any]:
     """What tells rows of one method apart: its hyper-parameters and how it was trained."""
     train = {f"train.{key}": value for key, value in _section(result, "train").items()}
+    # Settings that came later are choices only where they are used: older results lack them.
+    train = {key: value for key, value in train.items() if value != LATER.get(key, ...)}
     precision = {k: v for k, v in result.config.items() if k == "precision"}
     return {**result.method.params, **train, **precision}
 

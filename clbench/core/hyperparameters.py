@@ -1,0 +1,144 @@
+"""Hyper-parameters: declared once, in the signature of a method's constructor.
+
+    def __init__(self, *, rank: Annotated[int, Field(ge=1, description="Rank.")] = 8) -> None:
+        super().__init__()  # self.rank is there, and valid
+
+Type, bounds, default and meaning are read from there: to validate values, to print them with
+`clbench show`, to write the tables in ``docs/methods`` and to describe them as a JSON schema.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from clbench.core.errors import ClbenchError
+
+LabelSmoothing = Annotated[
+    float, Field(ge=0, lt=1, description="Share of the target spread evenly over the classes.")
+]
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="Share of the update's inputs dropped in training.")
+]
+Rank = Annotated[int, Field(ge=1, description="Rank of the update.")]
+Alpha = Annotated[float, Field(gt=0, description="Numerator of the update's scale.")]
+
+
+def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function: name to `inspect.Parameter`, annotations evaluated."""
+    parameters = inspect.signature(function, eval_str=True).parameters
+    return {
+        name: p
+        for name, p in parameters.items()
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and name != "self"
+    }
+
+
+def validated(
+    section: str, schema: Mapping[str, inspect.Parameter], values: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """The given values and the defaults of all others, as their types have them.
+
+    Args:
+        section: put before names in messages, e.g. ``method``; empty for none.
+        schema: see `signature_of`.
+        values: by name; names that the schema lacks are left out.
+
+    Returns:
+        The values that are valid, and a line for every one that is not.
+    """
+    checked: dict[str, Any] = {}
+    problems: list[str] = []
+    prefix = f"{section}." if section else ""
+    for name, parameter in schema.items():
+        if name not in values and parameter.default is parameter.empty:
+            problems.append(f"{prefix}{name} is required")
+            continue
+        value = values.get(name, parameter.default)
+        try:
+            checked[name] = TypeAdapter(parameter.annotation).validate_python(value)
+        except ValidationError as error:
+            reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+            problems.append(f"{prefix}{name}={value!r}: {reason[:1].lower()}{reason[1:]}")
+    return checked, problems
+
+
+def require_valid(
+    schema: Mapping[str, inspect.Parameter], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values as their types have them.
+
+    Raises:
+        ClbenchError: one of them breaks a bound or has another type; all are named.
+    """
+    checked, problems = validated("", schema, values)
+    if problems:
+        raise ClbenchError("; ".join(problems))
+    return checked
+
+
+def type_text(parameter: inspect.Parameter) -> str:
+    """The type of a parameter as people write it, with its bounds.
+
+    >>> def f(*, rank: Annotated[int, Field(ge=1)] = 8, mode: typing.Literal["a", "b"] = "a"): ...
+    >>> [type_text(p) for p in signature_of(f).values()]
+    ['int >= 1', "'a' or 'b'"]
+    """
+    annotation, extras = _split(parameter.annotation)
+    if typing.get_origin(annotation) is typing.Literal:
+        return " or ".join(repr(value) for value in typing.get_args(annotation))
+    kind = inspect.formatannotation(annotation).replace("typing.", "")
+    return " ".join([kind, *_bounds(extras)])
+
+
+def meaning(parameter: inspect.Parameter) -> str:
+    """The line of text that its annotation carries; empty if it has none."""
+    _, extras = _split(parameter.annotation)
+    texts = [e.description for e in extras if isinstance(e, FieldInfo) and e.description]
+    return texts[-1] if texts else ""
+
+
+def markdown_table(schema: Mapping[str, inspect.Parameter]) -> str:
+    """The hyper-parameters as a Markdown table, for a method's page."""
+    if not schema:
+        return "This method has no hyper-parameters.\n"
+    rows = [("name", "type", "default", "meaning"), ("---",) * 4]
+    rows += [
+        (f"`{name}`", type_text(p).replace("|", "\\|"), f"`{p.default!r}`", meaning(p))
+        for name, p in schema.items()
+    ]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def json_schema(schema: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+    """The hyper-parameters as a JSON schema object."""
+    properties = {
+        name: {**TypeAdapter(p.annotation).json_schema(), "default": p.default}
+        for name, p in schema.items()
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
+    """A type and what `Annotated` says about it."""
+    if typing.get_origin(annotation) is Annotated:
+        base, *extras = typing.get_args(annotation)
+        return base, tuple(extras)
+    return annotation, ()
+
+
+def _bounds(extras: Iterable[Any]) -> list[str]:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    metadata = [m for e in extras for m in (e.metadata if isinstance(e, FieldInfo) else [e])]
+    found = [
+        f"{sign} {getattr(m, name):g}"
+        for m in metadata
+        for name, sign in signs.items()
+        if getattr(m, name, None) is not None
+    ]
+    return [", ".join(found)] if found else []

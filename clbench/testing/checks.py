@@ -1,0 +1,394 @@
+"""What every method promises to the engine, one function per promise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from clbench.core.errors import ClbenchError
+from clbench.core.hyperparameters import meaning
+from clbench.core.method import Method, Need, Trait
+from clbench.core.task import ClassTexts
+from clbench.engine.training.attributes import Attributes
+from clbench.engine.training.contract import FrozenWeights, check_begun, check_ended
+from clbench.engine.training.footprints import measured, state_bytes
+from clbench.testing.driving import (
+    begin,
+    differences,
+    end,
+    optimization,
+    run_steps,
+    run_task,
+    saved,
+    scores,
+    trained_names,
+)
+from clbench.testing.toys import GuardedData, ToyData, make_clip, make_tasks
+
+Make = Callable[[], Method]
+"""Returns a new method, not yet prepared."""
+CLOSE = {"atol": 1e-4, "rtol": 1e-5}
+"""Sums may be taken in another order."""
+
+
+def check_method(
+    cls: type[Method],
+    params: Mapping[str, Any] | None = None,
+    device: torch.device | str = "cpu",
+) -> None:
+    """Try a method on two tiny tasks and hold it against every promise of the contract.
+
+    A method that differs from most in a way that the engine allows says so in `Method.traits`,
+    `Method.needs` and `Method.decides_by_batch`, and is held against what it says. Takes seconds.
+
+    Args:
+        cls: the method's class.
+        params: hyper-parameters that differ from the defaults; small ones make it quick.
+        device: where to compute.
+
+    Raises:
+        AssertionError: promises that are broken, a line each.
+    """
+    make = functools.partial(cls, **(params or {}))
+    broken = []
+    for name, check in CHECKS.items():
+        try:
+            with deterministic():
+                check(make, torch.device(device))
+        except (AssertionError, ClbenchError) as error:
+            reason = " ".join(str(error).split()) or "the assertion failed"
+            broken.append(f"{name}: {reason}")
+    if broken:
+        raise AssertionError("\n".join([f"method {cls.__name__} breaks its contract:", *broken]))
+
+
+class deterministic:  # noqa: N801 - used as a function
+    """While open, kernels that give the same bits every time, and a fixed random state."""
+
+    def __enter__(self) -> None:
+        self._before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        torch.manual_seed(0)
+
+    def __exit__(self, *_: object) -> None:
+        torch.use_deterministic_algorithms(self._before)
+
+
+def declares_its_hyperparameters(make: Make, _: torch.device) -> None:
+    """Each has a type, a default and a line of text; `repr` shows them."""
+    method = make()
+    for name, parameter in method.schema().items():
+        assert parameter.kind is parameter.KEYWORD_ONLY, f"{name} can be given without its name"
+        assert parameter.default is not parameter.empty, f"{name} has no default"
+        assert parameter.annotation is not parameter.empty, f"{name} has no type"
+        assert meaning(parameter), f"{name} has no Field(description=...) in its annotation"
+        assert f"{name}={getattr(method, name)!r}" in repr(method), f"repr does not show {name}"
+
+
+def declares_what_it_is(make: Make, _: torch.device) -> None:
+    """Name, paper, needs and traits are there and known."""
+    cls = type(make())
+    assert isinstance(cls.name, str), "the class needs a name"
+    assert cls.name, "its name is empty"
+    assert cls.paper.startswith("https://"), f"paper must be a https URL, got {cls.paper!r}"
+    for what, found, known in (("needs", cls.needs, Need), ("traits", cls.traits, Trait)):
+        unknown = sorted(found - set(get_args(known)))
+        assert not unknown, f"{what} has {unknown[0]!r}: known are {', '.join(get_args(known))}"
+
+
+def learns(make: Make, device: torch.device) -> None:
+    """The loss falls over a task; a method that trains nothing takes no step."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    losses = torch.tensor(run_task(method, *tasks[0], steps=30))
+    if "trains-nothing" in method.traits:
+        assert not len(losses), "declares trains-nothing, but has parameters that require grad"
+        return
+    assert len(losses), "nothing requires grad after begin_task, and trains-nothing is not declared"
+    assert losses.isfinite().all(), "the loss is not finite"
+    # Batches come round in equal turn, so without learning nothing falls.
+    fall = float(losses[:5].mean() - losses[-5:].mean())
+    assert fall > 0.05, f"the loss does not fall: by {fall:.3f} over 30 steps"
+
+
+def resumes_within_a_task(make: Make, device: torch.device) -> None:
+    """Saved in the middle of a task and loaded elsewhere, it goes on bit for bit."""
+    tasks = _tasks(device)
+    (task, data), later = tasks[1], range(3, 6)
+    whole = _prepared(make, device)
+    run_task(whole, *tasks[0], steps=3)
+    start = saved(whole.state_dict())
+    driven = begin(whole, task, data)
+    run_steps(whole, data, driven, range(3))
+    middle = saved(whole.state_dict())
+    moments = None if driven is None else saved([part.state_dict() for part in driven])
+
+    resumed = []
+    through = _prepared(make, device)  # as the engine does it
+    through.load_state_dict(start)
+    through.train()
+    through.begin_task(task, data)
+    through.load_state_dict(middle)
+    resumed.append(through)
+    if "resumes-through-begin-task" not in whole.traits:
+        direct = _prepared(make, device).train()
+        direct.load_state_dict(middle)
+        resumed.append(direct)
+    names = trained_names(whole)
+    for method in resumed:
+        found = sorted(names ^ trained_names(method))
+        assert not found, f"{found[0]} requires grad before or after the resume, not in both"
+        mine = optimization(method)
+        for part, state in zip(mine or (), saved(moments or ()), strict=True):
+            part.load_state_dict(state)
+        run_steps(method, data, mine, later)
+        end(method, task, data)
+    run_steps(whole, data, driven, later)
+    end(whole, task, data)
+    for method in resumed:
+        _require_same(whole, method, tasks)
+
+
+def resumes_between_tasks(make: Make, device: torch.device) -> None:
+    """Saved between two tasks and loaded elsewhere, it answers and goes on bit for bit."""
+    tasks = _tasks(device)
+    whole, fresh = _prepared(make, device), _prepared(make, device)
+    run_task(whole, *tasks[0], steps=3)
+    state = saved(whole.state_dict())
+    torch.rand(7)  # a resumed process has drawn other numbers before
+    fresh.load_state_dict(state)
+    _require_same_answers(whole, fresh, tasks, "after loading")
+    for method in (whole, fresh):
+        run_task(method, *tasks[1], steps=3)
+    _require_same(whole, fresh, tasks)
+    assert whole.footprint() == fresh.footprint(), "the footprint is another after a resume"
+
+
+def keeps_its_state_in_its_state_dict(make: Make, device: torch.device) -> None:
+    """No attribute changes over a task, or within one, that a resumed run would not get back."""
+    method = _prepared(make, device)
+    between = Attributes(method)
+    for task, data in _tasks(device):
+        between.mark()
+        driven = begin(method, task, data)
+        within = Attributes(method)
+        run_steps(method, data, driven, range(2))
+        within.require_kept("in two steps")
+        end(method, task, data)
+        between.require_kept("over a task")
+
+
+def moves_what_requires_grad(make: Make, device: torch.device) -> None:
+    """Training moves the parameters that require grad, nothing else, and never the logit scale."""
+    method = _prepared(make, device)
+    scale = method.model.logit_scale.item()
+    for task, data in _tasks(device):
+        driven = begin(method, task, data)
+        check_begun(method, task.name)
+        frozen = FrozenWeights(method)
+        declared = trained_names(method)
+        before = {name: p.detach().clone() for name, p in method.named_parameters()}
+        run_steps(method, data, driven, range(3))
+        moved = {n for n, p in method.named_parameters() if not torch.equal(p, before[n])}
+        assert trained_names(method) == declared, "a step changed what requires grad"
+        assert moved <= declared, f"{min(moved - declared, default='')} moved but is frozen"
+        assert bool(moved) == bool(declared), "nothing moved in three steps"
+        frozen.check(task.name)
+        end(method, task, data)
+        check_ended(method, task.name)
+        assert method.model.logit_scale.item() == scale, "logit_scale moved"
+
+
+def answers_stay_when_a_task_ends(make: Make, device: torch.device) -> None:
+    """Unless declared, `end_task` leaves the answers as training left them."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    if method.traits & {"answers-change-at-end", "trains-nothing"}:
+        return
+    for task, data in tasks:
+        driven = begin(method, task, data)
+        run_steps(method, data, driven, range(5))
+        method.eval()
+        before = _all_scores(method, tasks)
+        end(method, task, data)
+        _require_close(
+            _all_scores(method, tasks),
+            before,
+            "end_task changed the answers: declare answers-change-at-end if it is meant to",
+        )
+
+
+def testing_changes_nothing(make: Make, device: torch.device) -> None:
+    """The same question gets the same answer, and leaves the state as it was."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    run_task(method, *tasks[0], steps=2)
+    before = saved(method.state_dict())
+    attributes = Attributes(method)
+    first = _all_scores(method, tasks)
+    second = _all_scores(method, tasks)
+    assert torch.equal(first, second), "classify gives another answer the second time"
+    changed = [*differences(before, method.state_dict())]
+    assert not changed, f"classify changed {changed[0]}"
+    attributes.require_kept("in classify")
+
+
+def scores_every_candidate(make: Make, device: torch.device) -> None:
+    """One column per candidate, in their order; unless declared, each scored by itself."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    run_task(method, *tasks[0], steps=2)
+    images = tasks[0][1].images[:5]
+    first, second = (task.classes for task, _ in tasks)
+    both = scores(method, images, first + second)
+    shape = (5, len(first) + len(second))
+    assert both.shape == shape, f"logits are {tuple(both.shape)}, not {shape}"
+    turned = scores(method, images, second + first)
+    expected = torch.cat([both[:, len(first) :], both[:, : len(first)]], dim=1)
+    _require_close(turned, expected, "the order of the candidates changes their scores")
+    if "compares-candidates" not in method.traits:
+        few = scores(method, images, second)
+        _require_close(
+            few,
+            both[:, len(first) :],
+            "a class's score depends on the other candidates: declare compares-candidates if it is "
+            "meant to",
+        )
+
+
+def decides_by_the_image(make: Make, device: torch.device) -> None:
+    """Unless declared, answers do not depend on which images share a batch, or on how many."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    if method.decides_by_batch:
+        return
+    for task, data in tasks:
+        run_task(method, task, data, steps=3)
+    candidates = tasks[0][0].classes + tasks[1][0].classes
+    images = torch.cat([data.images for _, data in tasks])
+    by_task = torch.cat([scores(method, data.images, candidates) for _, data in tasks])
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    for size in (1, 7, len(images)):
+        parts = [scores(method, images[part], candidates) for part in order.split(size)]
+        _require_close(
+            torch.cat(parts),
+            by_task[order],
+            "answers move when images of several tasks share a batch, or with its size, so the "
+            "method learns the task from the test loader: decide image by image, or declare "
+            "decides_by_batch",
+        )
+
+
+def states_its_footprint(make: Make, device: torch.device) -> None:
+    """Trainable parameters are those of the optimizer, and no number is negative."""
+    method = make()
+    clip = make_clip().to(device)
+    backbone = state_bytes(clip)
+    method.prepare(clip)
+    method.to(device)
+    for task, data in _tasks(device):
+        driven = begin(method, task, data)
+        groups = driven[0].param_groups if driven else []
+        cost = method.footprint()
+        trained = sum(p.numel() for group in groups for p in group["params"])
+        assert cost.trainable == trained, f"trainable is {cost.trainable}, not {trained}"
+        run_steps(method, data, driven, range(1))
+        end(method, task, data)
+        cost = measured(method, backbone)
+        assert min(cost.added, cost.stored, cost.external) >= 0, f"a negative number: {cost}"
+
+
+def works_in_bfloat16(make: Make, device: torch.device) -> None:
+    """It trains and answers under autocast, with weights that stay in float32."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    for task, data in tasks:
+        driven = begin(method, task, data)
+        losses = run_steps(method, data, driven, range(2), bfloat16=True)
+        assert all(torch.tensor(losses).isfinite()), "the loss is not finite"
+        end(method, task, data)
+    with torch.autocast(device.type, torch.bfloat16):
+        half = _all_scores(method, tasks)
+    assert half.isfinite().all(), "the answers are not finite"
+    kinds = {p.dtype for p in method.parameters() if p.is_floating_point()}
+    assert kinds <= {torch.float32, torch.float64}, f"parameters became {kinds}"
+
+
+def asks_for_what_it_declares(make: Make, device: torch.device) -> None:
+    """It uses reference data and data of other tasks only if it says so, and says it only then."""
+    tasks = _tasks(device)
+    method = _prepared(make, device)
+    used: set[str] = set()
+    for task, data in tasks:
+        guarded = GuardedData(data.to(device), method.needs)
+        guarded.others = [other for _, other in tasks]
+        run_task(method, task, guarded, steps=1)
+        used |= guarded.used
+    checked = {"reference-images", "reference-texts", "all-data"}
+    unused = sorted((method.needs & checked) - used)
+    assert not unused, f"declares {unused[0]} but never asks for it"
+
+
+CHECKS: Mapping[str, Callable[[Make, torch.device], None]] = {
+    check.__name__: check
+    for check in (
+        declares_its_hyperparameters,
+        declares_what_it_is,
+        learns,
+        resumes_within_a_task,
+        resumes_between_tasks,
+        keeps_its_state_in_its_state_dict,
+        moves_what_requires_grad,
+        answers_stay_when_a_task_ends,
+        testing_changes_nothing,
+        scores_every_candidate,
+        decides_by_the_image,
+        states_its_footprint,
+        works_in_bfloat16,
+        asks_for_what_it_declares,
+    )
+}
+"""Every promise by its name."""
+
+
+def _tasks(device: torch.device) -> list[tuple[Any, ToyData]]:
+    """Two tasks of three and four classes."""
+    tasks = [(task, data.to(device)) for task, data in make_tasks(3, 4)]
+    for _, data in tasks:
+        data.others = [other for _, other in tasks]
+    return tasks
+
+
+def _prepared(make: Make, device: torch.device) -> Method:
+    torch.manual_seed(0)
+    method = make()
+    method.prepare(make_clip().to(device))
+    return method.to(device).eval()
+
+
+def _all_scores(method: Method, tasks: list[tuple[Any, ToyData]]) -> Tensor:
+    """Logits of all tasks' images among the classes of all."""
+    candidates = functools.reduce(ClassTexts.__add__, (task.classes for task, _ in tasks))
+    return scores(method, torch.cat([data.images for _, data in tasks]), candidates)
+
+
+def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
+    if not torch.allclose(found, expected, **CLOSE):
+        raise AssertionError(f"{what} (by up to {(found - expected).abs().max():.3g})")
+
+
+def _require_same(whole: Method, fresh: Method, tasks: list[tuple[Any, ToyData]]) -> None:
+    differing = [*differences(whole.state_dict(), fresh.state_dict())]
+    assert not differing, f"after the resume, {differing[0]} differs from an uninterrupted run"
+    _require_same_answers(whole, fresh, tasks, "after a resume")
+
+
+def _require_same_answers(
+    whole: Method, fresh: Method, tasks: list[tuple[Any, ToyData]], when: str
+) -> None:
+    same = torch.equal(_all_scores(whole, tasks), _all_scores(fresh, tasks))
+    assert same, f"the answers {when} differ from those of an uninterrupted run"
