@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clbench.api import compare as compare
     from clbench.api import load_result as load_result
+    from clbench.api import rerun as rerun
     from clbench.api import run as run
     from clbench.core.errors import ClbenchError as ClbenchError
     from clbench.core.method import Method as Method
 
-__all__ = ["ClbenchError", "Method", "compare", "load_result", "run"]
+__all__ = ["ClbenchError", "Method", "compare", "load_result", "rerun", "run"]
 
 _HOMES = {
     "ClbenchError": "clbench.core.errors",
     "Method": "clbench.core.method",
     "compare": "clbench.api",
     "load_result": "clbench.api",
+    "rerun": "clbench.api",
     "run": "clbench.api",
 }
 

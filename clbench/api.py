@@ -25,6 +25,7 @@ from clbench.engine.process.randomness import same_threads
 from clbench.engine.process.world import following, leading
 from clbench.engine.rundir.directory import ASIDE, RunDirectory, folder_name, run_path
 from clbench.engine.rundir.resuming import differences, require_same_source
+from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
@@ -50,7 +51,7 @@ def run(
     quiet: bool = False,
     console: Console | None = None,
 ) -> RunResult:
-    """Train and test one method on one benchmark, or go on with an interrupted run.
+    """Train and test one method on one benchmark, or resume an interrupted run.
 
     Args:
         method: name, ``package.module:Class``, ``file.py:Class`` or a `Method` class; ``nusa`` by
@@ -95,6 +96,7 @@ def run_resolved(
     """Run resolved settings; see `run`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
+    source_hash(cls)  # before its files may be edited
     directory = RunDirectory(run_path(runs_dir, settings), runs_dir)
     directory.require_free()
     if fresh and (aside := directory.put_aside()) is not None:
@@ -329,8 +331,8 @@ def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -
     if words := model.unknown_words(texts):
         reporter.note(
             f"backbone {model.name} lacks {len(words)} words of {benchmark.name}'s prompts "
-            f"({', '.join(words[:3])}, ...): others stand in for them, so that the numbers are "
-            "those of a smoke test"
+            f"({', '.join(words[:3])}, ...): other words replace them, so the numbers are "
+            "only fit for a smoke test"
         )
 
 

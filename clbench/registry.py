@@ -238,7 +238,7 @@ def _load_from_file(name: str) -> Any:
         raise ClbenchError(
             f"method {name!r} cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
-    setattr(found, _FILE, text)
+    setattr(_checked_method(name, found), _FILE, text)
     return found
 
 

@@ -126,7 +126,7 @@ def _read(path: Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         raise ClbenchError(
-            f"the index file {path} cannot be read ({error}): delete it to draw it anew"
+            f"the index file {path} cannot be read ({error}): delete it to draw the split again"
         ) from error
 
 
@@ -139,16 +139,16 @@ def _checked(path: Path, stored: Any, identity: Mapping[str, Any]) -> Parts:
     except (KeyError, TypeError):
         sound, differing = False, []
     if not sound:
-        raise ClbenchError(f"the index file {path} is damaged: delete it to draw it anew")
+        raise ClbenchError(f"the index file {path} is damaged: delete it to draw the split again")
     if "source" in differing:
         raise ClbenchError(
             f"{identity['data set']} has changed since {path} was drawn (images were added, "
-            "removed or replaced): restore the data set, or delete that file to draw it anew"
+            "removed or replaced): restore the data set, or delete that file to draw the split again"
         )
     if differing:
         raise ClbenchError(
             f"the index file {path} was drawn by another rule ({', '.join(differing)} differ): "
-            "delete it to draw it anew"
+            "delete it to draw the split again"
         )
     return parts
 

@@ -2,120 +2,37 @@
 
 from __future__ import annotations
 
-import zlib
+import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import open_clip
 import pytest
+from filelock import FileLock
+
+# One thread per process, those that tests start included: more would wait for each other where
+# several test processes share the cores, and sums would be taken in another order.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
 import torch
-from torch import Tensor
 from typer.testing import CliRunner
 
 from clbench.cli.app import app
 from clbench.clip.model import CLIP
-from clbench.core.data import Batch, ReferencePairs
-from clbench.core.task import ClassTexts, Task
+from clbench.core.task import Task
+from clbench.testing.toys import ToyData, make_clip, make_task
+from tests import made_up
 
-CONTEXT = 20
-VOCABULARY = 512
-IMAGE_SIZE = 32
+torch.set_num_threads(1)
+
 WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
 """Of the form that W&B's keys have, and recognisable where it should not be."""
 
 
-class WordTokenizer:
-    """One token per word, by a checksum; any text has tokens and nothing is loaded."""
-
-    vocab_size = VOCABULARY
-    sot_token_id = VOCABULARY - 2
-    eot_token_id = VOCABULARY - 1
-
-    def __init__(self, context_length: int = CONTEXT) -> None:
-        self.context_length = context_length
-
-    def __call__(self, texts: list[str]) -> Tensor:
-        tokens = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
-        for row, text in enumerate(texts):
-            words = [1 + zlib.crc32(w.encode()) % (VOCABULARY - 3) for w in text.lower().split()]
-            ids = [self.sot_token_id, *words[: self.context_length - 2], self.eot_token_id]
-            tokens[row, : len(ids)] = torch.tensor(ids)
-        return tokens
-
-
-def make_clip(seed: int = 0) -> CLIP:
-    """A random CLIP of two small blocks per encoder, the same for the same seed."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network = open_clip.CLIP(
-            embed_dim=32,
-            vision_cfg={
-                "image_size": IMAGE_SIZE,
-                "patch_size": 8,
-                "width": 64,
-                "layers": 2,
-                "head_width": 32,
-            },
-            text_cfg={
-                "context_length": CONTEXT,
-                "vocab_size": VOCABULARY,
-                "width": 64,
-                "heads": 2,
-                "layers": 2,
-            },
-        )
-    return CLIP(network, WordTokenizer(), [0.5, 0.5, 0.5], [0.25, 0.25, 0.25], "tiny")
-
-
-@dataclass
-class FakeTaskData:
-    """A training set in memory that offers its own images as reference pairs.
-
-    Attributes:
-        images: ``(N, 3, H, W)`` uint8.
-        labels: ``(N,)``.
-        prompts: ``(C, L)`` tokens.
-        captions: C training prompts.
-        asked: sources of reference pairs that were asked for.
-    """
-
-    images: Tensor
-    labels: Tensor
-    prompts: Tensor
-    captions: tuple[str, ...]
-    asked: list[str] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        for start in range(0, len(self), batch_size):
-            chosen = slice(start, start + batch_size)
-            yield Batch(self.images[chosen], self.labels[chosen], self.prompts)
-
-    def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
-        self.asked.append(source)
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:count]
-        return ReferencePairs(self.images[order], self.captions, self.labels[order], source)
-
-
-def make_task(index: int, *, classes: int = 3, size: int = 24) -> tuple[Task, FakeTaskData]:
-    """A task whose classes are fixed random patterns under weak noise.
-
-    Tasks of different index have other patterns, class names and templates.
-    """
-    random = torch.Generator().manual_seed(1000 + index)
-    names = [f"kind{index}{chr(97 + c)}" for c in range(classes)]
-    texts = ClassTexts.from_templates(names, [f"a drawing of a {{}} {index}.", "the {}."])
-    patterns = torch.randint(30, 226, (classes, 3, 4, 4), generator=random)
-    patterns = patterns.repeat_interleave(IMAGE_SIZE // 4, 2).repeat_interleave(IMAGE_SIZE // 4, 3)
-    labels = torch.arange(size) % classes
-    noise = torch.randint(-20, 21, (size, 3, IMAGE_SIZE, IMAGE_SIZE), generator=random)
-    images = (patterns[labels] + noise).to(torch.uint8)
-    captions = tuple(prompts[0] for prompts in texts.prompts)
-    tokens = WordTokenizer()(list(captions))
-    return Task(f"task{index}", texts), FakeTaskData(images, labels, tokens, captions)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """No test processes for tests out of one file or on a GPU; else as many as there are cores."""
+    files = {str(argument).partition("::")[0] for argument in config.args}
+    one_file = len(files) == 1 and Path(*files).suffix == ".py"
+    return 0 if one_file or config.option.markexpr == "gpu" else None
 
 
 @pytest.fixture(autouse=True)
@@ -145,13 +62,22 @@ def wandb_offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def quick_runs(tmp_path_factory: pytest.TempPathFactory, wandb_offline: dict[str, str]) -> Path:
-    """A folder with smoke runs of two methods, tracked everywhere, and their report in ``out``."""
-    folder = tmp_path_factory.mktemp("runs")
+    """A folder with smoke runs of two methods, tracked everywhere, and their report in ``out``.
+
+    All test processes share it, so tests leave it as it is.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "quick-runs"
     arguments = ["--methods", "zeroshot,nusa", "--seeds", "0", "--quick", "-q"]
     arguments += ["--logger", "wandb,tensorboard", "--logger", "csv"]
     arguments += ["--runs-dir", str(folder), "--out", str(folder / "out")]
-    outcome = CliRunner(env=wandb_offline).invoke(app, ["compare", *arguments])
-    assert outcome.exit_code == 0, outcome.output
+    with FileLock(shared / "quick-runs.lock"):
+        if not (shared / "quick-runs.made").exists():
+            outcome = CliRunner(env=wandb_offline).invoke(app, ["compare", *arguments])
+            assert outcome.exit_code == 0, outcome.output
+            (shared / "quick-runs.made").touch()
     return folder
 
 
@@ -162,6 +88,12 @@ def tiny_clip() -> CLIP:
 
 
 @pytest.fixture
-def tiny_task_data() -> Callable[..., tuple[Task, FakeTaskData]]:
+def tiny_task_data() -> Callable[..., tuple[Task, ToyData]]:
     """`make_task`: index (and number of classes, size) to a task with its training set."""
     return make_task
+
+
+@pytest.fixture
+def make_result() -> made_up.MakeResult:
+    """`made_up.make_result`: a result of a run that was never made."""
+    return made_up.make_result

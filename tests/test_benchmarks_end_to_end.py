@@ -190,7 +190,7 @@ def test_the_mini_backbone_is_good_for_a_smoke_test(
         "run", "--method", "nusa", "--benchmark", benchmark, "--backbone", "mini", *options
     )
     assert outcome.exit_code == 0, outcome.output + outcome.stderr
-    assert "others stand in for them" in " ".join(outcome.stderr.split())
+    assert "other words replace them" in " ".join(outcome.stderr.split())
     assert result_in(tmp_path / "runs").status == "complete"
 
 

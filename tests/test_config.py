@@ -11,6 +11,8 @@ from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
 from clbench.core.settings import RunSettings
+from clbench.methods.finetune import Finetune
+from clbench.methods.nusa import NuSA
 
 
 class Custom(Method):
@@ -37,7 +39,7 @@ def test_defaults_are_nusa_on_mini() -> None:
 
 
 def test_precedence_benchmark_method_file_command_line(tmp_path: Path) -> None:
-    benchmark, method = registry.benchmark("mini"), registry.method_recipe("finetune")
+    benchmark, method = registry.benchmark("mini"), registry.method_recipe(Finetune)
     mine = resolve(method="finetune")
     assert mine.train.batch_size == benchmark.train["batch_size"]
     assert mine.train.lr == method.benchmarks["mini"]["train"]["lr"]
@@ -50,7 +52,7 @@ def test_precedence_benchmark_method_file_command_line(tmp_path: Path) -> None:
 
 
 def test_variants_inherit_the_family_section_of_method_recipes() -> None:
-    recipe = registry.method_recipe("nusa")
+    recipe = registry.method_recipe(NuSA)
     five = resolve(method="nusa", benchmark="mini-5shot")
     assert five.method.params["rank"] == recipe.benchmarks["mini"]["params"]["rank"]
     assert five.train.steps == recipe.benchmarks["mini-5shot"]["train"]["steps"]
@@ -113,7 +115,7 @@ def test_values_are_converted_to_the_declared_types() -> None:
         ({"overrides": {"benchmark.shot": 1}}, "'benchmark.shot': did you mean 'benchmark.shots'"),
         ({"overrides": {"sed": 1}}, "unknown key 'sed': did you mean 'seed'"),
         ({"overrides": {"method.rank": "many"}}, "method.rank='many': input should be a valid int"),
-        ({"overrides": {"method.rank": 0}}, "rank must be >= 1"),
+        ({"overrides": {"method.rank": 0}}, "method.rank=0: input should be greater"),
         ({"overrides": {"method.space": "tial"}}, "method.space='tial': input should be 'tail'"),
         ({"overrides": {"train.lr": -1}}, "train.lr=-1: input should be greater than or equal"),
         ({"overrides": {"train.lr": float("nan")}}, "train.lr=nan: input should be a finite"),

@@ -135,7 +135,7 @@ CONFIGURATIONS = st.one_of(
 
 @sizes
 def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def resolved(*args: object) -> None:
+    def resolved(*args: object, **options: object) -> None:
         raise ClbenchError("resolved")
 
     monkeypatch.setattr(api, "run_resolved", resolved)
@@ -157,7 +157,7 @@ def test_configurations(examples: int, tmp_path: Path, monkeypatch: pytest.Monke
 def test_settings_on_the_command_line(
     examples: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def resolved(*args: object) -> None:
+    def resolved(*args: object, **options: object) -> None:
         raise ClbenchError("resolved")
 
     monkeypatch.setattr(api, "run_resolved", resolved)

@@ -68,9 +68,9 @@ def clbench_commands() -> dict[str, set[str]]:
     "data list" for a command of a group."""
     import typer
 
-    from clbench.cli.app import app as cli
+    from clbench.cli.app import app
 
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app)
     commands = {"": group, **group.commands}
     for name, command in group.commands.items():
         inner = getattr(command, "commands", {})

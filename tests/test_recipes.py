@@ -41,7 +41,7 @@ def test_sections_of_a_method_recipe_belong_to_benchmarks(name: str) -> None:
     known = set(registry.benchmark_names()) | {
         registry.benchmark(b).family for b in registry.benchmark_names()
     }
-    recipe = registry.method_recipe(name)
+    recipe = registry.method_recipe(registry.method(name))
     assert set(recipe.benchmarks) <= known
     for section in [*recipe.benchmarks.values()]:
         assert set(section) <= {"params", "train"}
@@ -49,7 +49,7 @@ def test_sections_of_a_method_recipe_belong_to_benchmarks(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.method_names())
 def test_published_numbers_name_their_source(name: str) -> None:
-    for numbers in registry.method_recipe(name).results.values():
+    for numbers in registry.method_recipe(registry.method(name)).results.values():
         assert numbers["source"]
         values = [v for k, v in numbers.items() if k != "source"]
         assert values

@@ -69,8 +69,8 @@ def test_a_signal_says_how_to_go_on_and_that_command_does(
     code, errors = finish(process)
     assert code == 128 + number
     (line,) = errors.splitlines()
-    assert line.startswith("clbench: stopped; go on with: clbench run --method lora")
-    command = shlex.split(line.partition("go on with: ")[2])
+    assert line.startswith("clbench: interrupted; resume with: clbench run --method lora")
+    command = shlex.split(line.partition("resume with: ")[2])
     done = subprocess.run(
         [*CLI, *command[1:]],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -99,13 +99,13 @@ def test_a_second_signal_ends_at_once_and_the_checkpoint_is_good(
 
 def test_a_signal_before_the_run_begins_ends_it_cleanly(tmp_path: Path) -> None:
     code = (
-        "import os, signal, sys; from clbench import api, cli\n"
+        "import os, signal, sys; from clbench import api; from clbench.cli import app\n"
         "api.run = lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "sys.argv = ['clbench', 'run', '--method', 'lora']; cli.main()"
+        "sys.argv = ['clbench', 'run', '--method', 'lora']; app.main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 143
-    assert done.stderr == "clbench: stopped; go on with: clbench run --method lora\n"
+    assert done.stderr == "clbench: interrupted; resume with: clbench run --method lora\n"
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             number = getattr(stop, "signum", signal.SIGINT)
-            sys.stderr.write(f"clbench: stopped; {_how_to_go_on()}\n")
+            sys.stderr.write(f"clbench: interrupted; {_how_to_go_on()}\n")
             raise typer.Exit(128 + number) from None
 
     return wrapped
@@ -63,8 +63,8 @@ def _terminable() -> Iterator[None]:
 def _how_to_go_on() -> str:
     program = Path(sys.argv[0]).stem
     if program not in PROGRAMS:
-        return "the same command goes on where it stopped"
-    return f"go on with: {redact(shlex.join(['clbench', *sys.argv[1:]]))}"
+        return "run the same command to resume"
+    return f"resume with: {redact(shlex.join(['clbench', *sys.argv[1:]]))}"
 
 
 def _printable(line: str) -> str:

@@ -78,7 +78,7 @@ def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
 @data_app.command("prepare", epilog="Example: clbench data prepare mtil --root /data")
 @command
 def prepare_data(benchmark: Benchmark, root: Root = None) -> None:
-    """Download what is missing. The same command goes on where it stopped."""
+    """Download what is missing. The same command resumes."""
     from clbench.datamodules.catalogue.catalogue import CATALOG
     from clbench.datamodules.fetching.inventory import survey
     from clbench.datamodules.fetching.prepare import prepare

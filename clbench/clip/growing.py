@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clbench.clip.layers.together import declare
+
 
 def let_grow(module: nn.Module, *names: str) -> None:
     """Let parameters and buffers take the shape of what is loaded into them.
@@ -43,6 +45,7 @@ def let_grow(module: nn.Module, *names: str) -> None:
     module.register_load_state_dict_pre_hook(resize)
 
 
+@declare(pure=True, token_wise=True, ignored=("_make",))
 class GrowingList(nn.ModuleList):
     """Modules of one kind, such as experts, of which there are more after every task.
 
@@ -55,7 +58,7 @@ class GrowingList(nn.ModuleList):
     def __init__(self, make: Callable[[], nn.Module]) -> None:
         super().__init__()
         self._make = make
-        self.register_load_state_dict_pre_hook(_fit)
+        self.register_load_state_dict_pre_hook(_fit)  # type: ignore[no-untyped-call]
 
     def grow(self) -> nn.Module:
         """Add one more module, on the device of the others, and return it."""

@@ -69,24 +69,25 @@ class ReplayMemory(nn.Module):
             generator: decides which images stay.
 
         Raises:
-            ValueError: the images are not uint8.
+            ValueError: the images are not uint8, or there are not as many ids.
         """
+        if len(images) != len(ids):
+            raise ValueError(f"{len(images)} images but {len(ids)} ids")
         if images.dtype != torch.uint8:
             raise ValueError(f"a replay memory keeps uint8 images, not {images.dtype}")
         device = self.ids.device
         images, ids = images.to(device), ids.to(device)
-        if not len(self):
-            self.images = images[:0]
-        for image, number in zip(images, ids, strict=True):
-            seen = int(self.offered)
+        free = max(0, self.capacity - len(self))
+        if free:
+            before = self.images if len(self) else images[:0]
+            self.images = torch.cat([before, images[:free]])
+            self.ids = torch.cat([self.ids, ids[:free]])
+            self.offered += len(ids[:free])
+        for image, number in zip(images[free:], ids[free:], strict=True):
             self.offered += 1
-            if len(self) < self.capacity:
-                self.images = torch.cat([self.images, image[None]])
-                self.ids = torch.cat([self.ids, number[None]])
-            else:
-                place = int(torch.randint(seen + 1, (), generator=generator))
-                if place < self.capacity:
-                    self.images[place], self.ids[place] = image, number
+            place = int(torch.randint(int(self.offered), (), generator=generator))
+            if place < self.capacity:
+                self.images[place], self.ids[place] = image, number
 
     def sample(
         self, count: int, generator: torch.Generator, *, augmented: bool = False

@@ -63,7 +63,7 @@ class ReferenceStream(Protocol):
     """Images and texts that belong to no task and not to each other, read as they are needed.
 
     Both are endless: pass after pass, each in fresh random order. What a step gets depends on its
-    number only, so a method that counts its steps in its state goes on where it stopped.
+    number only, so a method that counts its steps in its state resumes where it stopped.
     """
 
     @property
@@ -131,7 +131,8 @@ class TaskData(LabelledImages, Protocol):
     def of_task(self, index: int) -> LabelledImages:
         """The training images of any task of the sequence, for methods that need ``all-data``.
 
-        Labels and prompts are those of that task.
+        Labels and prompts are those of that task. What is held out of the current task is left
+        out here, too.
 
         Raises:
             ClbenchError: the method does not declare ``all-data`` among its needs.

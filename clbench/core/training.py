@@ -41,7 +41,7 @@ class TrainingPlan:
         options: dict[str, Any] = {"lr": self.lr, "weight_decay": train.weight_decay, "fused": True}
         if train.optimizer == "sgd":
             return SGD(parameters, momentum=train.momentum, **options)
-        kind = {"adam": Adam, "adamw": AdamW}[train.optimizer]
+        kind: type[Adam] | type[AdamW] = Adam if train.optimizer == "adam" else AdamW
         return kind(parameters, betas=train.betas, **options)
 
     def schedule(self, optimizer: Optimizer) -> LRScheduler:

@@ -147,7 +147,9 @@ class SequenceRunner:
     def _resume(self) -> Resume | None:
         """What to go on from, after a look at whether it is the same run."""
         if owner := self.directory.dead_owner:
-            self.reporter.note(f"taking over from {owner}, which ended without a word")
+            self.reporter.note(
+                f"took over from {owner}, which died without releasing the directory"
+            )
         resume = find_resume(self.directory, self.reporter.note)
         place = [-1, -1] if resume is None else [resume.position.learned, resume.position.step]
         self.world.follow(place, self.device)
@@ -158,11 +160,11 @@ class SequenceRunner:
         now = provenance.collect(self.device, type(self.method))
         if changed := differences(resume.result, now):
             self.reporter.note(
-                f"going on {resume} with other {', '.join(changed)} than before: numbers may "
+                f"resuming {resume} with other {', '.join(changed)} than before: numbers may "
                 "differ in the last digits from those of an uninterrupted run"
             )
         elif resume.position.step:
-            self.reporter.note(f"going on {resume}")
+            self.reporter.note(f"resuming {resume}")
         return resume
 
     def _run(self, resume: Resume | None) -> RunResult:
@@ -206,6 +208,7 @@ class SequenceRunner:
 
     def _row_zero(self) -> AccuracyMatrix:
         """An empty matrix with the zero-shot row, tested or taken from an earlier run."""
+        self.model.eval()  # as later rows find it
         self.recorder.ranks.measure(0, self.model)
         matrix = AccuracyMatrix.empty(
             tasks=[task.name for task in self.benchmark.tasks],

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, get_args
 
 import torch
@@ -13,10 +14,12 @@ from clbench.core.errors import ClbenchError
 from clbench.core.hyperparameters import meaning
 from clbench.core.method import Method, Need, Trait
 from clbench.core.task import ClassTexts
+from clbench.engine.process.randomness import exact_kernels
 from clbench.engine.training.attributes import Attributes
 from clbench.engine.training.contract import FrozenWeights, check_begun, check_ended
 from clbench.engine.training.footprints import measured, state_bytes
 from clbench.testing.driving import (
+    RATE,
     begin,
     differences,
     end,
@@ -31,8 +34,10 @@ from clbench.testing.toys import GuardedData, ToyData, make_clip, make_tasks
 
 Make = Callable[[], Method]
 """Returns a new method, not yet prepared."""
-CLOSE = {"atol": 1e-4, "rtol": 1e-5}
-"""Sums may be taken in another order."""
+CLOSE = (1e-4, 1e-5)
+"""Absolute and relative tolerance: on the CPU, sums may be taken in another order."""
+CLOSE_ELSEWHERE = (2e-3, 1e-4)
+"""On a GPU, another batch size chooses another kernel."""
 
 
 def check_method(
@@ -54,28 +59,28 @@ def check_method(
         AssertionError: promises that are broken, a line each.
     """
     make = functools.partial(cls, **(params or {}))
-    broken = []
+    broken: list[str] = []
+    first: Exception | None = None
     for name, check in CHECKS.items():
         try:
             with deterministic():
                 check(make, torch.device(device))
-        except (AssertionError, ClbenchError) as error:
-            reason = " ".join(str(error).split()) or "the assertion failed"
-            broken.append(f"{name}: {reason}")
+        except Exception as error:  # whatever the method raises keeps a promise from being kept
+            first = first or error
+            kind = "" if isinstance(error, AssertionError | ClbenchError) else type(error).__name__
+            reason = " ".join(f"{kind}: {error}".removeprefix(": ").split())
+            broken.append(f"{name}: {reason or 'the assertion failed'}")
     if broken:
-        raise AssertionError("\n".join([f"method {cls.__name__} breaks its contract:", *broken]))
+        lines = [f"method {cls.__name__} breaks its contract:", *broken]
+        raise AssertionError("\n".join(lines)) from first
 
 
-class deterministic:  # noqa: N801 - used as a function
+@contextmanager
+def deterministic() -> Iterator[None]:
     """While open, kernels that give the same bits every time, and a fixed random state."""
-
-    def __enter__(self) -> None:
-        self._before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
+    with exact_kernels(True):
         torch.manual_seed(0)
-
-    def __exit__(self, *_: object) -> None:
-        torch.use_deterministic_algorithms(self._before)
+        yield
 
 
 def declares_its_hyperparameters(make: Make, _: torch.device) -> None:
@@ -134,7 +139,7 @@ def resumes_within_a_task(make: Make, device: torch.device) -> None:
     through.begin_task(task, data)
     through.load_state_dict(middle)
     resumed.append(through)
-    if "resumes-through-begin-task" not in whole.traits:
+    if not (whole.transient or "resumes-through-begin-task" in whole.traits):
         direct = _prepared(make, device).train()
         direct.load_state_dict(middle)
         resumed.append(direct)
@@ -143,7 +148,8 @@ def resumes_within_a_task(make: Make, device: torch.device) -> None:
         found = sorted(names ^ trained_names(method))
         assert not found, f"{found[0]} requires grad before or after the resume, not in both"
         mine = optimization(method)
-        for part, state in zip(mine or (), saved(moments or ()), strict=True):
+        parts: list[Any] = [*(mine or ())]
+        for part, state in zip(parts, saved(moments or ()), strict=True):
             part.load_state_dict(state)
         run_steps(method, data, mine, later)
         end(method, task, data)
@@ -219,6 +225,7 @@ def answers_stay_when_a_task_ends(make: Make, device: torch.device) -> None:
             _all_scores(method, tasks),
             before,
             "end_task changed the answers: declare answers-change-at-end if it is meant to",
+            device,
         )
 
 
@@ -249,7 +256,7 @@ def scores_every_candidate(make: Make, device: torch.device) -> None:
     assert both.shape == shape, f"logits are {tuple(both.shape)}, not {shape}"
     turned = scores(method, images, second + first)
     expected = torch.cat([both[:, len(first) :], both[:, : len(first)]], dim=1)
-    _require_close(turned, expected, "the order of the candidates changes their scores")
+    _require_close(turned, expected, "the order of the candidates changes their scores", device)
     if "compares-candidates" not in method.traits:
         few = scores(method, images, second)
         _require_close(
@@ -257,30 +264,33 @@ def scores_every_candidate(make: Make, device: torch.device) -> None:
             both[:, len(first) :],
             "a class's score depends on the other candidates: declare compares-candidates if it is "
             "meant to",
+            device,
         )
 
 
 def decides_by_the_image(make: Make, device: torch.device) -> None:
     """Unless declared, answers do not depend on which images share a batch, or on how many."""
-    tasks = _tasks(device)
-    method = _prepared(make, device)
-    if method.decides_by_batch:
-        return
-    for task, data in tasks:
-        run_task(method, task, data, steps=3)
-    candidates = tasks[0][0].classes + tasks[1][0].classes
-    images = torch.cat([data.images for _, data in tasks])
-    by_task = torch.cat([scores(method, data.images, candidates) for _, data in tasks])
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    for size in (1, 7, len(images)):
-        parts = [scores(method, images[part], candidates) for part in order.split(size)]
-        _require_close(
-            torch.cat(parts),
-            by_task[order],
-            "answers move when images of several tasks share a batch, or with its size, so the "
-            "method learns the task from the test loader: decide image by image, or declare "
-            "decides_by_batch",
-        )
+    for rate in (RATE, RATE / 10):  # at the lower one, features hardly drift between tasks
+        tasks = _tasks(device)
+        method = _prepared(make, device)
+        if method.decides_by_batch:
+            return
+        for task, data in tasks:
+            run_task(method, task, data, steps=3, rate=rate)
+        candidates = tasks[0][0].classes + tasks[1][0].classes
+        images = torch.cat([data.images for _, data in tasks])
+        by_task = torch.cat([scores(method, data.images, candidates) for _, data in tasks])
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        for size in (1, 7, len(images)):
+            parts = [scores(method, images[part], candidates) for part in order.split(size)]
+            _require_close(
+                torch.cat(parts),
+                by_task[order],
+                "answers move when images of several tasks share a batch, or with its size, so the "
+                "method learns the task from the test loader: decide image by image, or declare "
+                "decides_by_batch",
+                device,
+            )
 
 
 def states_its_footprint(make: Make, device: torch.device) -> None:
@@ -376,8 +386,9 @@ def _all_scores(method: Method, tasks: list[tuple[Any, ToyData]]) -> Tensor:
     return scores(method, torch.cat([data.images for _, data in tasks]), candidates)
 
 
-def _require_close(found: Tensor, expected: Tensor, what: str) -> None:
-    if not torch.allclose(found, expected, **CLOSE):
+def _require_close(found: Tensor, expected: Tensor, what: str, device: torch.device) -> None:
+    atol, rtol = CLOSE if device.type == "cpu" else CLOSE_ELSEWHERE
+    if not torch.allclose(found, expected, rtol=rtol, atol=atol):
         raise AssertionError(f"{what} (by up to {(found - expected).abs().max():.3g})")
 
 
@@ -390,5 +401,10 @@ def _require_same(whole: Method, fresh: Method, tasks: list[tuple[Any, ToyData]]
 def _require_same_answers(
     whole: Method, fresh: Method, tasks: list[tuple[Any, ToyData]], when: str
 ) -> None:
-    same = torch.equal(_all_scores(whole, tasks), _all_scores(fresh, tasks))
-    assert same, f"the answers {when} differ from those of an uninterrupted run"
+    """The same bits on the CPU; elsewhere an update that adds zeros may choose another kernel."""
+    what = f"the answers {when} differ from those of an uninterrupted run"
+    device = whole.model.device
+    expected, found = _all_scores(whole, tasks), _all_scores(fresh, tasks)
+    if device.type == "cpu":
+        assert torch.equal(found, expected), what
+    _require_close(found, expected, what, device)

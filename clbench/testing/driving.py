@@ -20,7 +20,8 @@ from clbench.engine.training.attributes import drop_transient
 from clbench.engine.training.modules import planned
 
 BATCH = 12
-SETTINGS = TrainSettings(lr=1e-3, weight_decay=0.01, warmup=0, schedule="constant")
+RATE = 1e-3
+SETTINGS = TrainSettings(weight_decay=0.01, warmup=0, schedule="constant")
 
 Optimization = tuple[Optimizer, LRScheduler]
 
@@ -30,18 +31,20 @@ def first_batch(data: TaskData, size: int = BATCH) -> Batch:
     return next(data.batches(size))
 
 
-def begin(method: Method, task: Task, data: TaskData, steps: int = 30) -> Optimization | None:
+def begin(
+    method: Method, task: Task, data: TaskData, steps: int = 30, rate: float = RATE
+) -> Optimization | None:
     """Start a task and build its optimizer and schedule; None if nothing trains."""
     method.train()
     method.begin_task(task, data)
-    return optimization(method, steps)
+    return optimization(method, steps, rate)
 
 
-def optimization(method: Method, steps: int = 30) -> Optimization | None:
+def optimization(method: Method, steps: int = 30, rate: float = RATE) -> Optimization | None:
     """Optimizer and schedule of what the method trains now; None if that is nothing."""
     if not method.trainable_parameters():
         return None
-    return planned(method, TrainingPlan(steps, 1e-3, SETTINGS))
+    return planned(method, TrainingPlan(steps, rate, SETTINGS))
 
 
 def run_steps(
@@ -65,7 +68,7 @@ def run_steps(
         with torch.autocast(kind, torch.bfloat16, enabled=bfloat16):
             terms = method.loss(batches[step % len(batches)])
         total = torch.stack(list(terms.values())).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         method.after_backward()
         optimizer.step()
         method.after_step()
@@ -82,9 +85,11 @@ def end(method: Method, task: Task, data: TaskData) -> None:
     drop_transient(method)
 
 
-def run_task(method: Method, task: Task, data: TaskData, steps: int) -> list[float]:
+def run_task(
+    method: Method, task: Task, data: TaskData, steps: int, rate: float = RATE
+) -> list[float]:
     """Learn a whole task; the loss of each step."""
-    driven = begin(method, task, data, steps)
+    driven = begin(method, task, data, steps, rate)
     losses = run_steps(method, data, driven, range(steps))
     end(method, task, data)
     return losses

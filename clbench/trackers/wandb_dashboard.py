@@ -122,7 +122,7 @@ def publish_dashboard(runs: Sequence[TrackedRun], project: str, entity: str, out
         why = " ".join(str(error).split())[:200]
         raise ClbenchError(
             f"W&B did not save the dashboard ({why}): check --project and --entity; "
-            f"what was to be sent is in {out}"
+            f"the report was written to {out} instead"
         ) from error
 
 

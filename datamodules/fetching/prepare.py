@@ -70,7 +70,7 @@ def prepare(
     _remove_if_empty(downloads)
     if len(problems) == len(dataset.sources):
         listing = "\n".join(f"  {line}" for line in problems)
-        raise ClbenchError(f"{dataset.name} could not be had from any source:\n{listing}")
+        raise ClbenchError(f"{dataset.name} could not be downloaded from any source:\n{listing}")
     return source
 
 

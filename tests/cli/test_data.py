@@ -94,7 +94,7 @@ def test_prepare_without_network_is_clear_and_leaves_nothing(
 ) -> None:
     result = run("prepare", "EuroSAT", "--root", tmp_path)
     assert result.exit_code == 2
-    assert "EuroSAT could not be had from any source" in result.stderr
+    assert "EuroSAT could not be downloaded from any source" in result.stderr
     assert "cannot fetch https://huggingface.co/datasets/torchgeo/eurosat" in result.stderr
     assert "Network is unreachable" in result.stderr
     assert str(tmp_path / "downloads" / "EuroSAT") in result.stderr
@@ -106,7 +106,7 @@ def test_prepare_without_network_is_clear_and_leaves_nothing(
 def test_prepare_goes_on_with_the_next_data_set(root: Path, offline: list[str]) -> None:
     result = run("prepare", "mtil", "--root", root)
     assert result.exit_code == 2
-    assert result.stderr.count("could not be had from any source") == 9
+    assert result.stderr.count("could not be downloaded from any source") == 9
     assert "DTD: was there" in result.stdout
     assert "MNIST: was there" in result.stdout
 

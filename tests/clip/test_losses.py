@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.losses import alignment, classification, distillation, soft_cross_entropy
+from clbench.testing.driving import first_batch
 from tests.golden.golden import read
-from tests.methods.contract import first_batch
 
 
 def test_distillation_and_alignment_are_the_released_ones():

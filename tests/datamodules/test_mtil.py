@@ -180,7 +180,7 @@ def test_the_published_settings_reach_the_run() -> None:
     assert (nusa.steps, nusa.batch_size, nusa.lr, nusa.augmentation) == (1000, 16, 3e-4, "none")
     assert (finetune.lr_for("MNIST"), finetune.lr_for("DTD")) == (5e-5, 1e-5)
     assert (finetune.augmentation, finetune.batch_size, finetune.warmup) == ("crop", 64, 100)
-    assert (gnsp.steps_for("Aircraft"), gnsp.lr_for("Food")) == (100, 5e-5)
+    assert (gnsp.steps_for("Aircraft", 3334), gnsp.lr_for("Food")) == (100, 5e-5)
     assert gnsp.augmentation == "crop"
 
 
@@ -188,7 +188,7 @@ def test_the_study_of_gnsp_in_order_two_resolves() -> None:
     study = Path(__file__).parents[2] / "experiments" / "studies" / "gnsp-order-II.yaml"
     settings, cls = config.resolve(config=study)
     assert (cls.name, settings.benchmark.options["order"]) == ("gnsp", "II")
-    assert settings.train.steps_for("StanfordCars") == 1000
+    assert settings.train.steps_for("StanfordCars", 8144) == 1000
     assert settings.train.lr_for("Aircraft") == 5e-5
     assert settings.train.augmentation == "crop"
 

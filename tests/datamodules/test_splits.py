@@ -64,7 +64,7 @@ def test_a_changed_data_set_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"indices": 3}'])
 def test_a_damaged_index_file_is_one_clear_line(tmp_path: Path, content: str) -> None:
     (tmp_path / "Toy-random-split.json").write_text(content)
-    with pytest.raises(ClbenchError, match="delete it to draw it anew") as caught:
+    with pytest.raises(ClbenchError, match="delete it to draw the split again") as caught:
         random_split("Toy", samples(), tmp_path)
     assert "\n" not in str(caught.value)
 

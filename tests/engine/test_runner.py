@@ -74,11 +74,18 @@ class Recorder(Method):
 
     def after_step(self) -> None:
         assert not torch.equal(self.before, self.model.network.visual.proj)
+        del self.before
         self.calls.append("step")
 
     def end_task(self, task: Task, data: TaskData) -> None:
         assert all(p.grad is None for p in self.parameters())
         self.calls.append(f"end {task.name} {self.training}")
+
+    def get_extra_state(self) -> dict[str, list[str]]:
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state: dict[str, list[str]]) -> None:
+        self.calls = state["calls"]
 
 
 class Interrupt(QuietReporter):
@@ -194,7 +201,7 @@ def test_a_lost_checkpoint_means_starting_anew(
     notes = Notes()
     assert run(Finetune(), reporter=notes).status == "complete"
     assert "does not have the hash" in notes.lines[0] or "cut short" in notes.lines[0]
-    assert "starting anew" in notes.lines[1]
+    assert "starting from the beginning" in notes.lines[1]
 
 
 def test_only_the_newest_checkpoint_is_kept(run: Callable[..., RunResult], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.finetune import Finetune
-from tests.methods.contract import first_batch, run_task
+from clbench.testing.driving import first_batch, run_task
 
 
 def test_every_parameter_but_the_logit_scale_moves(tiny_clip, tiny_task_data):
@@ -34,5 +34,5 @@ def test_loss_is_smoothed_cross_entropy_over_the_tasks_prompts(tiny_clip, tiny_t
 
 
 def test_refuses_impossible_smoothing():
-    with pytest.raises(ClbenchError, match=r"label_smoothing must be in \[0, 1\), got 1"):
+    with pytest.raises(ClbenchError, match=r"label_smoothing=1.0: input should be less than 1"):
         Finetune(label_smoothing=1.0)

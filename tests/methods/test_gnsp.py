@@ -7,8 +7,8 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
 from clbench.methods.gnsp import GNSP
+from clbench.testing.driving import begin, end, first_batch, run_steps, run_task, trained_names
 from tests.golden.golden import TASK, build_clip, read
-from tests.methods.contract import begin, end, first_batch, run_steps, run_task, trained_names
 
 
 class Batches:
@@ -89,9 +89,9 @@ def test_only_the_projected_update_spares_kept_features(tiny_clip, tiny_task_dat
     method = prepared(tiny_clip, projection=projection)
     run_task(method, *tiny_task_data(0), steps=3)
     task, data = tiny_task_data(1)
-    optimizer = begin(method, task, data, lr=1e-2)
+    driven = begin(method, task, data, rate=1e-2)
     before = [weight.detach().clone() for weight in method.weights]
-    run_steps(method, data, optimizer, range(3))
+    run_steps(method, data, driven, range(3))
 
     moved = []
     for i, (memory, start) in enumerate(zip(method.memories, before, strict=True)):
@@ -120,8 +120,8 @@ def test_gradients_are_projected_before_the_optimizer(tiny_clip, tiny_task_data)
 def test_loss_terms_follow_the_equations(tiny_clip, tiny_task_data):
     task, data = tiny_task_data(0, size=8)
     method = prepared(tiny_clip, distillation=2.0, alignment=0.5)
-    optimizer = begin(method, task, data)
-    run_steps(method, data, optimizer, range(2))  # so that teacher and student differ
+    driven = begin(method, task, data)
+    run_steps(method, data, driven, range(2))  # so that teacher and student differ
     state = method.draws.generator.get_state()
     chosen = method.pairs.sample(8, method.draws.generator)
     method.draws.generator.set_state(state)
@@ -157,17 +157,24 @@ def test_teacher_is_the_first_model_for_ever(tiny_clip, tiny_task_data):
     assert not torch.allclose(tiny_clip.encode_image(images), expected, atol=1e-3)
 
 
-def test_each_task_draws_other_pairs_and_keeps_none(tiny_clip, tiny_task_data):
+def test_each_task_draws_other_pairs_and_keeps_none(tiny_clip, tiny_task_data, monkeypatch):
     method = prepared(tiny_clip, reference="benchmark", reference_count=6)
     task, data = tiny_task_data(0)
+    asked, draw = [], data.reference_pairs
+
+    def noting(source, count, seed):
+        asked.append((source, count))
+        return draw(source, count, seed)
+
+    monkeypatch.setattr(data, "reference_pairs", noting)
     seen = []
     for _ in range(2):
-        optimizer = begin(method, task, data)
+        driven = begin(method, task, data)
         seen.append(method.pairs.pairs["images"].clone())
-        run_steps(method, data, optimizer, range(1))
+        run_steps(method, data, driven, range(1))
         end(method, task, data)
         assert method.pairs.pairs == {}
-    assert data.asked == ["benchmark", "benchmark"]
+    assert asked == [("benchmark", 6), ("benchmark", 6)]
     assert not torch.equal(*seen)
 
 
@@ -189,11 +196,11 @@ def test_footprint_counts_teacher_memories_and_external_images(tiny_clip, tiny_t
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rho": 0.0}, r"rho must be in \(0, 1\], got 0.0"),
-        ({"projection": "weights"}, "projection must be one of gradient, update, got 'weights'"),
-        ({"temperature": 0.0}, "temperature must be > 0"),
-        ({"alignment": -1.0}, "alignment must be >= 0"),
-        ({"reference_batch": 0}, "reference_batch must be >= 1"),
+        ({"rho": 0.0}, "rho=0.0: input should be greater than 0"),
+        ({"projection": "weights"}, "projection='weights': input should be 'gradient' or 'update'"),
+        ({"temperature": 0.0}, "temperature=0.0: input should be greater than 0"),
+        ({"alignment": -1.0}, "alignment=-1.0: input should be greater than or equal to 0"),
+        ({"reference_batch": 0}, "reference_batch=0: input should be greater than or equal to 1"),
     ],
 )
 def test_refuses_impossible_values(arguments, message):

@@ -8,8 +8,8 @@ from torch.nn.utils import parametrize
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.lora import LoRA
+from clbench.testing.driving import begin, end, optimization, run_steps
 from tests.golden.golden import TASK, assert_merged_as_golden, build_clip, read, train
-from tests.methods.contract import begin, end, optimizer_for, run_steps
 
 RANK, ALPHA = 4, 2.0
 
@@ -59,7 +59,7 @@ def test_two_tasks_equal_training_dense_weights(tiny_clip, tiny_task_data):
     method = prepared(tiny_clip)
     for index in range(2):
         task, data = tiny_task_data(index)
-        optimizer = begin(method, task, data)
+        driven = begin(method, task, data)
         names = dense.attention_linears()
         for (_, layer), adapter in zip(names, method.adapters.values(), strict=True):
             start = DenseUpdate(adapter.down.detach().clone(), adapter.up.detach().clone())
@@ -67,8 +67,8 @@ def test_two_tasks_equal_training_dense_weights(tiny_clip, tiny_task_data):
 
         reference = copy.copy(method)  # the same loss on the other model
         reference._modules = {"model": dense}
-        expected = run_steps(reference, data, optimizer_for(reference), range(8))
-        losses = run_steps(method, data, optimizer, range(8))
+        expected = run_steps(reference, data, optimization(reference), range(8))
+        losses = run_steps(method, data, driven, range(8))
         assert losses == pytest.approx(expected, abs=1e-5)
 
         end(method, task, data)
@@ -114,9 +114,9 @@ def test_default_size_on_vit_b_16_is_the_published_one():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rank": 0}, "rank must be >= 1, got 0"),
-        ({"alpha": -1.0}, "alpha must be > 0, got -1.0"),
-        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"rank": 0}, "rank=0: input should be greater than or equal to 1"),
+        ({"alpha": -1.0}, "alpha=-1.0: input should be greater than 0"),
+        ({"dropout": 1.0}, "dropout=1.0: input should be less than 1"),
     ],
 )
 def test_refuses_impossible_values(arguments, message):

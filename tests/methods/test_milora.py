@@ -7,7 +7,7 @@ import torch
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.milora import MiLoRA
-from tests.methods.contract import run_task
+from clbench.testing.driving import run_task
 
 RANK = 8
 
@@ -70,5 +70,5 @@ def test_rank_beyond_the_width_trains_the_whole_weight(tiny_clip, tiny_task_data
 
 
 def test_refuses_rank_zero():
-    with pytest.raises(ClbenchError, match="rank must be >= 1, got 0"):
+    with pytest.raises(ClbenchError, match="rank=0: input should be greater than or equal to 1"):
         MiLoRA(rank=0)

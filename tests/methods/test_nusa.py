@@ -5,8 +5,8 @@ import torch
 
 from clbench.core.errors import ClbenchError
 from clbench.methods.nusa import NuSA
+from clbench.testing.driving import begin, end, run_steps, run_task
 from tests.golden.golden import TASK, assert_merged_as_golden, build_clip, read, train
-from tests.methods.contract import begin, end, run_steps, run_task
 
 
 def leak(method, before):
@@ -26,8 +26,8 @@ def trained(model, task, data, **options):
     before = {name: layer.weight.detach().clone() for name, layer in model.attention_linears()}
     method = NuSA(rank=16, **options)
     method.prepare(model)
-    optimizer = begin(method, task, data, lr=1e-2)
-    run_steps(method, data, optimizer, range(6))
+    driven = begin(method, task, data, rate=1e-2)
+    run_steps(method, data, driven, range(6))
     return method, before
 
 
@@ -43,7 +43,9 @@ def test_reproduces_the_released_training():
     assert torch.equal(method.ranks, tensors["task0.ranks"])
 
     method.end_task(TASK, None)  # type: ignore[arg-type]
-    assert_merged_as_golden(model, golden)
+    # AdamW depends on the basis of the null space, and so on the processor that decomposes:
+    # 3e-5 have been seen, where the first task changes these weights by up to 6e-3.
+    assert_merged_as_golden(model, golden, atol=1e-4)
 
     losses = train(method, golden, 1)
     torch.testing.assert_close(torch.tensor(losses), tensors["task1.losses"], atol=1e-4, rtol=0)
@@ -70,9 +72,9 @@ def test_only_the_declared_factors_train(tiny_clip, tiny_task_data, trainable, m
     task, data = tiny_task_data(0)
     method = NuSA(rank=16, trainable=trainable)
     method.prepare(tiny_clip)
-    optimizer = begin(method, task, data)
+    driven = begin(method, task, data)
     assert all(not adapter.delta().any() for adapter in method.adapters.values())
-    run_steps(method, data, optimizer, range(2))
+    run_steps(method, data, driven, range(2))
     with_gradient = {n.rsplit(".")[-1] for n, p in method.named_parameters() if p.grad is not None}
     assert with_gradient == moving
     size = {"core": 16 * 16, "down": 16 * 64, "up": 64 * 16}
@@ -128,11 +130,11 @@ def test_each_task_looks_at_the_merged_weight(tiny_clip, tiny_task_data):
     method = NuSA(rank=16)
     method.prepare(tiny_clip)
     task, data = tiny_task_data(0)
-    run_task(method, task, data, steps=6, lr=1e-2)
+    run_task(method, task, data, steps=6, rate=1e-2)
     merged = {name: a.base.weight.detach().clone() for name, a in method.adapters.items()}
     task, data = tiny_task_data(1)
-    optimizer = begin(method, task, data, lr=1e-2)
-    run_steps(method, data, optimizer, range(6))
+    driven = begin(method, task, data, rate=1e-2)
+    run_steps(method, data, driven, range(6))
     assert leak(method, merged) < 3e-6
     end(method, task, data)
     assert method.footprint().stored == 0
@@ -141,14 +143,14 @@ def test_each_task_looks_at_the_merged_weight(tiny_clip, tiny_task_data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rank": 0}, "rank must be >= 1, got 0"),
-        ({"rho": 1.5}, r"rho must be in \(0, 1\], got 1.5"),
-        ({"rho": float("nan")}, "rho must be in"),
-        ({"trainable": "u"}, "trainable must be one of m, mv, muv, got 'u'"),
-        ({"space": "head"}, "space must be one of tail, top, random, got 'head'"),
-        ({"projections": "qx"}, "projections must be a subset of 'qkvo', got 'qx'"),
-        ({"projections": ""}, "projections must be a subset"),
-        ({"dropout": -0.1}, "dropout must be in"),
+        ({"rank": 0}, "rank=0: input should be greater than or equal to 1"),
+        ({"rho": 1.5}, "rho=1.5: input should be less than or equal to 1"),
+        ({"rho": float("nan")}, "rho=nan: input should be"),
+        ({"trainable": "u"}, "trainable='u': input should be 'm', 'mv' or 'muv'"),
+        ({"space": "head"}, "space='head': input should be 'tail', 'top' or 'random'"),
+        ({"projections": "qx"}, "projections='qx': must be a subset of 'qkvo'"),
+        ({"projections": ""}, "projections='': must be a subset of 'qkvo'"),
+        ({"dropout": -0.1}, "dropout=-0.1: input should be greater than or equal to 0"),
     ],
 )
 def test_refuses_impossible_values(arguments, message):

@@ -3,7 +3,7 @@
 import torch
 
 from clbench.methods.zeroshot import ZeroShot
-from tests.methods.contract import run_task
+from clbench.testing.driving import run_task
 
 
 def test_stays_the_pretrained_model(tiny_clip, tiny_task_data):

@@ -8,7 +8,7 @@ import numpy as np
 
 from clbench.core.results.result import EffectiveRankRecord, RunResult
 from clbench.core.task import Setting
-from tests.report.conftest import make_result
+from tests.made_up import make_result
 
 MTIL = (
     "Aircraft",

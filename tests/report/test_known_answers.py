@@ -15,7 +15,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.report.console import render_console
 from clbench.report.write import write_report
-from tests.report.conftest import VALUES, shifted
+from tests.made_up import VALUES, shifted
 from tests.report.formats import Rows, read_markdown, without_sections
 
 MakeResult = Callable[..., RunResult]

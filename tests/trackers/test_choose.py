@@ -17,7 +17,7 @@ from clbench.core.results.result import RunResult
 from clbench.trackers.choose import check_trackers, make_trackers
 from clbench.trackers.csv_file import CsvTracker
 from clbench.trackers.tensorboard import TensorBoardTracker
-from tests.report.conftest import TASKS, VALUES, MakeResult
+from tests.made_up import TASKS, VALUES, MakeResult
 
 LOSSES = [
     {"task": 1, "step": 20, "lr": 0.1, "loss": 1.5},

@@ -13,7 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.trackers import wandb_dashboard as dashboard
 from clbench.trackers.wandb import State, describe_run, summary_fields
 from clbench.trackers.wandb_dashboard import COSTS, TrackedRun, find_tracked_runs, publish_dashboard
-from tests.report.conftest import TASKS, MakeResult
+from tests.made_up import TASKS, MakeResult
 
 pytest.importorskip("wandb_workspaces")
 

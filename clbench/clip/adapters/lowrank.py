@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +70,7 @@ class LowRankLinear(nn.Module):
             nn.Parameter(weight.new_zeros(rank, rank), "core" in trained) if core else None
         )
         self.active = False
-        self.register_load_state_dict_post_hook(_activate)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_assume_active)  # type: ignore[no-untyped-call]
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``(..., in)``."""
@@ -110,6 +111,14 @@ class LowRankLinear(nn.Module):
         self.base.weight.copy_(self.base.weight.double() + self.delta())
         (self.up if self.core is None else self.core).zero_()
         self.active = False
+
+    def get_extra_state(self) -> dict[str, bool]:
+        """Whether there is an update: its factors do not tell, because it starts at zero."""
+        return {"active": self.active}
+
+    def set_extra_state(self, state: dict[str, bool]) -> None:
+        """Take up where the state was saved."""
+        self.active = state["active"]
 
     def _is_like(self, other: LowRankLinear) -> bool:
         """Whether one draw of the dropout and one scale serve both updates."""
@@ -168,7 +177,6 @@ def low_rank_scale(alpha: float, rank: int) -> float:
     return alpha / math.sqrt(rank)
 
 
-def _activate(module: nn.Module, _: object) -> None:
-    """After loading, the update may be anything."""
-    if isinstance(module, LowRankLinear):
-        module.active = True
+def _assume_active(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+    """States that do not say whether there is an update may hold one."""
+    state.setdefault(f"{prefix}_extra_state", {"active": True})

@@ -118,11 +118,12 @@ def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
 
 def _interfered(module: nn.Module) -> bool:
     """Whether somebody looks at what a module receives or returns, or has replaced a method."""
-    return hooked(module) or not _method_names(type(module)).isdisjoint(vars(module))
+    cls: type = type(module)
+    return hooked(module) or not _method_names(cls).isdisjoint(vars(module))
 
 
 @cache
-def _method_names(cls: type[nn.Module]) -> frozenset[str]:
+def _method_names(cls: type) -> frozenset[str]:
     return frozenset(name for name in dir(cls) if callable(getattr(cls, name, None)))
 
 

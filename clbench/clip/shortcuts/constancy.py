@@ -50,7 +50,8 @@ def fingerprint(module: nn.Module, without: Collection[nn.Module] = ()) -> Hasha
         for name, part in _parts(module, frozenset(map(id, without)), ""):
             if not is_pure(part):
                 return None
-            state.append((name, type(part), *_state_of(part, tensors)))
+            kind: type = type(part)
+            state.append((name, kind, *_state_of(part, tensors)))
     except _OpaqueError:
         return None
     digests = bit_digests(tensors)
@@ -200,7 +201,7 @@ def _hash_on_cpu(tensor: Tensor) -> int:
     plain = tensor.detach().resolve_conj().resolve_neg()
     if plain.dtype is torch.bfloat16:  # unknown to NumPy
         plain = plain.view(torch.int16)
-    return xxhash.xxh3_64_intdigest(plain.contiguous().numpy())
+    return xxhash.xxh3_64_intdigest(plain.contiguous().numpy().data)
 
 
 def _hash_on_device(tensor: Tensor) -> Tensor:

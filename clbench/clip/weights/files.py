@@ -135,7 +135,9 @@ def _decode(value: str) -> Any:
 
 
 def _damaged(path: Path) -> ClbenchError:
-    return ClbenchError(f"{path} is not a readable weights file: cut short or damaged; get it anew")
+    return ClbenchError(
+        f"{path} is not a readable weights file: truncated or damaged; download it again"
+    )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -145,7 +145,7 @@ def _self_described(path: Path, checkpoint: Checkpoint) -> CLIP:
         )
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         reason = str(error).splitlines()[0]
-        raise ClbenchError(f"the metadata of {path} describe no model: {reason}") from error
+        raise ClbenchError(f"the metadata of {path} do not describe a model: {reason}") from error
 
 
 def _assemble(

@@ -253,8 +253,8 @@ class RunResult(Record):
         stated = content.pop(HASH, None)
         if (stated or content["schema"] > 1) and stated != content_hash(content):
             raise ClbenchError(
-                f"{path} is not what clbench wrote: it was edited or damaged; get it anew, or run "
-                "again"
+                f"{path} is not what clbench wrote: it was edited or damaged; copy it again from "
+                "its source, or run again"
             )
         try:
             return cls.model_validate(content)

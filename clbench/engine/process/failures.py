@@ -15,7 +15,7 @@ from clbench.core.method import Method, method_name
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 DEAD_PROCESS = ("closed by peer", "Connection reset", "heartbeat timeout", "Broken pipe")
 DEAD_WORKER = ("exited unexpectedly", "is killed by signal")
-KEPT = "what is finished is kept, and the same command goes on"
+KEPT = "finished work is kept; run the same command to resume"
 
 
 @contextmanager

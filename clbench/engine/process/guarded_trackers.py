@@ -55,7 +55,7 @@ class GuardedTrackers:
             except (Exception, SystemExit) as error:  # some libraries exit where they should raise
                 self._active.remove(tracker)
                 reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-                self._note(f"{tracker.name} stopped, the run goes on without it ({reason})")
+                self._note(f"{tracker.name} failed and was dropped; the run continues ({reason})")
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class PlainReporter(QuietReporter):
     def begin(self, title: str, tasks: Sequence[str], done: int) -> None:
         self._tasks = tasks
         self._started = time.monotonic()
-        self._line(title if not done else f"{title}: going on after task {done}/{len(tasks)}")
+        self._line(title if not done else f"{title}: resuming after task {done}/{len(tasks)}")
 
     def loss(self, value: float) -> None:
         self._loss = value

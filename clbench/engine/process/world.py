@@ -179,5 +179,5 @@ def _meet(address: str, port: int, size: int, rank: int) -> Any:
     except RuntimeError as error:
         raise ClbenchError(
             f"the {size} processes of devices={size} did not find each other: what went wrong "
-            "stands in log-1.txt of the run directory"
+            "is in log-1.txt of the run directory"
         ) from error

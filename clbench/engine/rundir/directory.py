@@ -192,7 +192,7 @@ class RunDirectory:
             ClbenchError: somebody removed it, or its disk is gone.
         """
         if not self.path.is_dir():
-            raise ClbenchError(f"the run directory {self.path} vanished while the run went on")
+            raise ClbenchError(f"the run directory {self.path} disappeared during the run")
 
     def _append(self, name: str, line: str) -> None:
         try:

@@ -79,7 +79,7 @@ class Resume:
 
 
 def find_resume(directory: RunDirectory, note: Callable[[str], None]) -> Resume | None:
-    """Find what to go on from; None means starting anew.
+    """Find what to resume from; None means starting from the beginning.
 
     Args:
         directory: the run directory.
@@ -95,10 +95,10 @@ def find_resume(directory: RunDirectory, note: Callable[[str], None]) -> Resume 
         try:
             return _load(result, store, position)
         except DamagedCheckpointError as error:
-            note(f"damaged checkpoint passed over: {error}")
+            note(f"skipping a damaged checkpoint: {error}")
             damaged = True
     if result.matrix.learned or damaged:
-        note(f"no checkpoint of {directory.path} is readable: starting anew")
+        note(f"no checkpoint of {directory.path} is readable: starting from the beginning")
     return None
 
 
@@ -110,7 +110,7 @@ def resume_at(directory: RunDirectory, position: Position) -> Resume:
     """
     result = directory.result()
     if result is None:
-        raise ClbenchError(f"the result in {directory.path} vanished: run again")
+        raise ClbenchError(f"the result in {directory.path} disappeared: run again")
     try:
         return _load(result, directory.checkpoints, position)
     except DamagedCheckpointError as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
+import importlib.util
 import inspect
 import site
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -16,14 +19,21 @@ from clbench.core.method import Method
 
 DIGITS = 16
 
+_UNSTABLE = frozenset({"__firstlineno__", "__static_attributes__"})
+"""What Python notes about a class that says nothing about what it does."""
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 
+
+@functools.cache
 def source_hash(cls: type[Method]) -> str:
-    """Hash of the source of a method and of the outside modules that it comes from.
+    """Hash of the source of a method and of the outside modules that it imports.
 
     That is its own module; for methods from elsewhere also the modules of their package, and those
-    that lie beside installed packages, as far as they are reached from its module. clbench's shared
-    parts, whose version is recorded, do not count. A class without a file, from a notebook or a
-    prompt, is hashed by its own source or, where that is gone, by its compiled functions.
+    that lie beside installed packages, as far as import statements lead from its module. clbench's
+    shared parts, whose version is recorded, do not count. A class without a file, from a notebook
+    or a prompt, is hashed by its own source or, where that is gone, by its compiled functions.
+
+    It is taken once per class, at the start of a run: files may be edited while it trains.
     """
     digest = hashlib.sha256()
     for name, content in sorted(_contents(cls)):
@@ -33,36 +43,61 @@ def source_hash(cls: type[Method]) -> str:
 
 def _contents(cls: type[Method]) -> Iterator[tuple[str, bytes]]:
     own = cls.__mro__[: cls.__mro__.index(Method)]
-    seen: dict[str, ModuleType] = {}
+    files: dict[str, Path] = {}
     for base in own:
-        module = sys.modules.get(base.__module__)
-        path = _file(module)
-        if module is None or path is None:
+        path = _file(sys.modules.get(base.__module__))
+        if path is None or not _stands_in_a_file(base):
             yield f"{base.__module__}.{base.__qualname__}", _class_source(base)
         else:
-            seen.setdefault(base.__module__, module)
-            _follow(module, path, seen)
-    for name, module in seen.items():
-        path = _file(module)
-        if path is not None:
-            yield _lasting_name(name), path.read_bytes()
+            _follow(base.__module__, path, files)
+    for name, path in files.items():
+        yield _lasting_name(name), path.read_bytes()
 
 
-def _follow(module: ModuleType, path: Path, seen: dict[str, ModuleType]) -> None:
-    """Add the outside modules that a module's names come from."""
-    package = module.__name__.partition(".")[0]
+def _follow(name: str, path: Path, files: dict[str, Path]) -> None:
+    """Add a module and the outside modules that it imports, by name, wherever it does."""
+    if name in files:
+        return
+    files[name] = path
+    package = name.partition(".")[0]
     if package == "clbench":
         return
-    for value in list(vars(module).values()):
-        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-        found = sys.modules.get(name) if isinstance(name, str) else None
-        file = _file(found)
-        if found is None or file is None or found.__name__ in seen:
-            continue
-        top = found.__name__.partition(".")[0]
-        if top == package or (top != "clbench" and not _is_installed(file)):
-            seen[found.__name__] = found
-            _follow(found, file, seen)
+    for imported in _imported(name, path):
+        top = imported.partition(".")[0]
+        if top == "clbench" or (top != package and _is_installed(_found(top))):
+            continue  # without a look inside, which would import it
+        file = _found(imported)
+        if file is not None and (top == package or not _is_installed(file)):
+            _follow(imported, file, files)
+
+
+def _imported(name: str, path: Path) -> Iterator[str]:
+    """Names that the import statements of a module may load, among them names of no modules."""
+    parent = name if path.stem == "__init__" else name.rpartition(".")[0]
+    try:
+        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+    except SyntaxError:  # it was edited since it was loaded
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = parent.split(".")[: parent.count(".") + 2 - node.level] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _found(name: str) -> Path | None:
+    """The file of a module, loaded or not."""
+    if name in sys.modules:
+        return _file(sys.modules[name])
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):  # no module, or none inside its parent
+        return None
+    path = Path(spec.origin) if spec is not None and spec.origin is not None else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
 def _file(module: ModuleType | None) -> Path | None:
@@ -71,8 +106,17 @@ def _file(module: ModuleType | None) -> Path | None:
     return path if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
-def _is_installed(file: Path) -> bool:
+def _stands_in_a_file(cls: type[Any]) -> bool:
+    """Whether the code of a class was compiled from a file, and not from a text or a cell."""
+    functions = [inspect.unwrap(value) for value in vars(cls).values() if callable(value)]
+    files = [f.__code__.co_filename for f in functions if hasattr(f, "__code__")]
+    return not files or any(Path(name).is_file() for name in files)
+
+
+def _is_installed(file: Path | None) -> bool:
     """Whether a file belongs to Python or to an installed package."""
+    if file is None:
+        return False
     places = [*site.getsitepackages(), site.getusersitepackages()]
     places += [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     return any(file.resolve().is_relative_to(Path(place).resolve()) for place in places if place)
@@ -87,15 +131,22 @@ def _class_source(cls: type[Any]) -> bytes:
     try:
         return inspect.getsource(cls).encode()
     except (OSError, TypeError):
-        functions = sorted(vars(cls).items())
-        return b"".join(
-            name.encode() + _code(value.__code__)
-            for name, value in functions
-            if hasattr(value, "__code__")
-        )
+        return _stable({k: v for k, v in vars(cls).items() if k not in _UNSTABLE}).encode()
 
 
-def _code(code: CodeType) -> bytes:
-    """What a function does, without where its lines stood."""
-    constants = [_code(c) if isinstance(c, CodeType) else repr(c).encode() for c in code.co_consts]
-    return b"\0".join([code.co_code, repr(code.co_names).encode(), *constants])
+def _stable(value: Any) -> str:
+    """What a value is, in the same words in every process; empty for what has none."""
+    if isinstance(value, property):
+        return _stable((value.fget, value.fset))
+    value = inspect.unwrap(value) if callable(value) or hasattr(value, "__wrapped__") else value
+    if hasattr(value, "__code__"):
+        return _stable((value.__code__, value.__defaults__, value.__kwdefaults__))
+    if isinstance(value, CodeType):  # without where its lines stood
+        return _stable((value.co_code, value.co_names, value.co_consts))
+    if isinstance(value, Mapping):
+        return _stable([*value.items()])
+    if isinstance(value, set | frozenset):
+        return _stable(sorted(map(_stable, value)))
+    if isinstance(value, list | tuple):
+        return f"({','.join(map(_stable, value))})"
+    return repr(value) if isinstance(value, _PLAIN) else ""

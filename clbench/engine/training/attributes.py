@@ -29,7 +29,7 @@ class Attributes:
     """Watches the plain attributes of a method and of every module in it.
 
     Plain are numbers, texts, tensors and arrays that are no parameters or buffers, and collections
-    of these. A module that is added later is not watched.
+    of these. A module that is added or replaced later is not watched.
 
     Args:
         method: the method, just prepared: as a process finds it that goes on with a run.
@@ -61,11 +61,13 @@ class Attributes:
         Raises:
             ClbenchError: names an attribute and the cure.
         """
-        now = self._frozen()
+        now, modules = self._frozen(), self._modules()
         changed = sorted(
             place
             for place in now.keys() | self._marked.keys()
-            if now.get(place) != self._marked.get(place) and (place[0] or place[1] not in but)
+            if place[0] in modules
+            and now.get(place) != self._marked.get(place)
+            and (place[0] or place[1] not in but)
         )
         if not changed:
             return
@@ -84,12 +86,11 @@ class Attributes:
 
     def _after_loading(self, changed: list[Place]) -> dict[Place, Hashable]:
         """The attributes that the state dict makes out of those of a fresh process."""
-        state = self._method.state_dict()
-        modules = dict(self._method.named_modules())
+        state, modules = self._method.state_dict(), self._modules()
         present = {
             (name, attribute): value
-            for name in self._watched
-            for attribute, value in vars(modules[name]).items()
+            for name, module in modules.items()
+            for attribute, value in vars(module).items()
             if attribute not in _INTERNAL
         }
         try:
@@ -100,17 +101,20 @@ class Attributes:
         except Exception:  # loading counts on something that a fresh process does not have
             return {}
         finally:
-            for name in self._watched:
-                for attribute in set(vars(modules[name])) - _INTERNAL:
-                    _put(modules[name], attribute, present.get((name, attribute), _ABSENT))
+            for name, module in modules.items():
+                for attribute in set(vars(module)) - _INTERNAL:
+                    _put(module, attribute, present.get((name, attribute), _ABSENT))
             for place, value in present.items():
                 _put(modules[place[0]], place[1], value)
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """The watched modules that are still there."""
+        present = self._method.named_modules()
+        return {name: module for name, module in present if self._watched.get(name) is type(module)}
+
     def _plain(self) -> Iterator[tuple[Place, Any]]:
         """All watched attributes whose values can be compared."""
-        for name, module in self._method.named_modules():
-            if self._watched.get(name) is not type(module):
-                continue
+        for name, module in self._modules().items():
             declaration = declaration_of(module)
             hidden = _INTERNAL | (declaration.ignored if declaration else frozenset())
             for attribute, value in vars(module).items():

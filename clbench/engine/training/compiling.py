@@ -50,6 +50,6 @@ def _works(device: torch.device, note: Callable[[str], None]) -> bool:
     except Exception as error:  # each backend raises its own
         reason = str(error).strip().splitlines()[:1]
         cause = reason[0] if reason else type(error).__name__
-        note(f"torch.compile does not work here ({cause}): going on without it")
+        note(f"torch.compile does not work here ({cause}): running without it")
         return False
     return True

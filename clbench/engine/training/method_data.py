@@ -138,6 +138,8 @@ class MethodData:
                 "data of other tasks are for methods that declare needs = {'all-data'}"
             )
         whole = self._whole
+        if index == whole.task:  # without what is held out
+            return self._part(self.chosen)
         return ImagesOfTask(whole.sequence, index, whole.tokenize, whole.augmentation)
 
     def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:

@@ -1,12 +1,15 @@
 """Low-rank layers: the right sum, trained where declared, merged without a trace."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from clbench.clip.adapters.attach import attach, detach
 from clbench.clip.adapters.lowrank import LowRankLinear, low_rank_scale
-from tests.methods.contract import saved
+from clbench.core.errors import ClbenchError
+from clbench.testing.driving import saved
 
 
 def filled(core: bool, dropout: float = 0.0, **options) -> LowRankLinear:
@@ -83,6 +86,17 @@ def test_state_brings_the_outputs_along(merged):
         layer.merge()
     other.load_state_dict(saved(layer.state_dict()))
     assert torch.equal(other(x), layer(x))
+    assert other.active is layer.active is not merged
+
+
+def test_a_state_that_does_not_say_so_may_hold_an_update():
+    layer, x = filled(core=True), torch.randn(2, 6)
+    state = {name: value for name, value in layer.state_dict().items() if name != "_extra_state"}
+    other = copy.deepcopy(layer)
+    other.merge()
+    assert not other.active
+    other.load_state_dict(state)
+    assert torch.equal(other(x), layer(x))
 
 
 def test_scale_uses_the_root_of_the_rank():
@@ -104,3 +118,31 @@ def test_attached_layers_stand_in_the_model_and_come_off_merged(tiny_clip, tiny_
     detach(tiny_clip)
     torch.testing.assert_close(tiny_clip.encode_image(images), before, atol=1e-5, rtol=0)
     assert list(tiny_clip.export_state_dict()) == names
+
+
+@pytest.mark.parametrize("core", [False, True])
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_base_that_wants_gradients_is_refused_instead_of_getting_none(part, core):
+    layer, x = filled(core), torch.randn(2, 6)
+    expected = layer(x)
+    getattr(layer.base, part).requires_grad_(True)
+    with pytest.raises(ClbenchError, match=r"call base\.requires_grad_\(False\), or merge"):
+        layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), expected), "a test asks for no gradients"
+    layer.merge()
+    layer(x).sum().backward()
+    assert getattr(layer.base, part).grad is not None, "the plain layer trains"
+
+
+def test_one_such_base_is_refused_among_layers_that_are_computed_together(tiny_clip):
+    images = torch.zeros(1, 3, 32, 32)
+    adapters = attach(tiny_clip, tiny_clip.attention_linears("vision"), 4, 0.5)
+    for adapter in adapters.values():
+        adapter.set_factors(down=torch.randn(4, 64), up=torch.randn(64, 4))
+    last = list(adapters.values())[-2]
+    last.base.weight.requires_grad_(True)
+    with pytest.raises(ClbenchError, match="requires grad"):
+        tiny_clip.encode_image(images)
+    with torch.no_grad():
+        assert tiny_clip.encode_image(images).isfinite().all()

@@ -14,7 +14,7 @@ from clbench.clip.reference import Reference
 from clbench.clip.shortcuts.known_features import LIMIT, KnownFeatures
 from clbench.clip.shortcuts.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.core.data import ReferencePairs
-from tests.methods.contract import saved
+from clbench.testing.driving import saved
 
 
 def test_quick_gelu_and_its_gradient_are_open_clips():

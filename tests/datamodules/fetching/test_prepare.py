@@ -154,7 +154,11 @@ def test_a_deleted_image_is_put_back_and_other_files_stay(origin: Path, tmp_path
     assert leftovers(root) == []
 
 
-@pytest.mark.parametrize("bad", [tar_of(member("../evil")), b"no archive", tar_of(member("x"))])
+@pytest.mark.parametrize(
+    "bad",
+    [tar_of(member("../evil")), b"no archive", tar_of(member("x"))],
+    ids=["outside", "no archive", "other folder"],
+)
 def test_a_bad_archive_leaves_nothing_half_written(
     bad: bytes, origin: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +183,7 @@ def test_archives_put_there_by_hand_are_used_and_kept(origin: Path, tmp_path: Pa
     with pytest.raises(ClbenchError) as error:
         prepare(dataset, root, opener=server)
     first, second, third = str(error.value).splitlines()
-    assert first == "DTD could not be had from any source:"
+    assert first == "DTD could not be downloaded from any source:"
     assert f"put dtd.tar.gz into {download_folder(dataset, root)}" in second
     assert "the site is gone: https://page" in second
     assert sources.XTAIL in third

@@ -98,7 +98,7 @@ def test_a_tracker_that_fails_is_left_out(
     assert broken.events[-1][0] == event
     (text,) = notes.texts
     assert text == (
-        f"recorder stopped, the run goes on without it ({error.__name__}: no space left)"
+        f"recorder failed and was dropped; the run continues ({error.__name__}: no space left)"
     )
 
 

@@ -59,4 +59,4 @@ def test_quiet_is_silent_and_the_kind_follows_the_console() -> None:
 def test_going_on_is_said() -> None:
     stream = io.StringIO()
     PlainReporter(Console(file=stream)).begin("toy run", ["a", "b"], 1)
-    assert stream.getvalue() == "toy run: going on after task 1/2\n"
+    assert stream.getvalue() == "toy run: resuming after task 1/2\n"

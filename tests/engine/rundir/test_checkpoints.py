@@ -48,6 +48,8 @@ def test_state_of_any_kind_survives(store: CheckpointStore) -> None:
         "a/b": torch.zeros(1),
         "list": [1, 2.5, None, [True]],
         "empty": {},
+        "milestones": {2: 1, 5: {True: None}},
+        "items": {"items:": 1},
     }
     training = {"optimizer": {"state": {"0": {"step": torch.tensor(7.0)}}}}
     store.save(Checkpoint(Position(1, 7), state, {"seconds": {"training": 0.1}}, training))
@@ -64,6 +66,8 @@ def test_state_of_any_kind_survives(store: CheckpointStore) -> None:
         "p": "plain:",
     }
     assert (loaded.method["list"], loaded.method["empty"]) == ([1, 2.5, None, [True]], {})
+    assert loaded.method["milestones"] == {2: 1, 5: {True: None}}
+    assert loaded.method["items"] == {"items:": 1}
     assert loaded.counters == {"seconds": {"training": 0.1}}
     assert loaded.training is not None
     assert loaded.training["optimizer"]["state"]["0"]["step"] == 7
@@ -78,7 +82,7 @@ def test_keys_that_look_like_paths_do_not_collide() -> None:
     assert restored["a/b"].item() == 1
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, {"x": {3, 4}}])
+@pytest.mark.parametrize("value", [object(), {1: object()}, {"x": {3, 4}}])
 def test_state_that_is_no_data_is_refused_by_name(store: CheckpointStore, value: object) -> None:
     with pytest.raises(ClbenchError, match="cannot keep method/thing"):
         store.save(checkpoint(1, thing=value))

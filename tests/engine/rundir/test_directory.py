@@ -111,7 +111,7 @@ def test_what_killed_writes_left_is_removed(tmp_path: Path) -> None:
 def test_a_directory_that_vanished_is_told(tmp_path: Path) -> None:
     with RunDirectory(tmp_path / "run") as directory:
         shutil.rmtree(tmp_path / "run")
-        with pytest.raises(ClbenchError, match="vanished while the run went on"):
+        with pytest.raises(ClbenchError, match="disappeared during the run"):
             directory.require()
         with pytest.raises(ClbenchError, match=r"cannot write .*log\.txt"):
             directory.log("x")

@@ -219,8 +219,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     path.write_bytes(content)
     reporter = Signal()
     run(Finetune(), runs_dir=cut, reporter=reporter)
-    assert "damaged checkpoint passed over" in reporter.notes[0]
-    assert reporter.notes[1] == "going on after step 2 of task1"
+    assert "skipping a damaged checkpoint" in reporter.notes[0]
+    assert reporter.notes[1] == "resuming after step 2 of task1"
     assert outcome(cut) == outcome(tmp_path / "whole")
 
 
@@ -237,7 +237,7 @@ def test_without_the_start_of_the_task_an_earlier_task_is_learned_again(
     (store.folder / "task-002.safetensors").write_bytes(b"")
     reporter = Signal()
     run(Finetune(), runs_dir=cut, reporter=reporter)
-    assert "starting anew" in reporter.notes[-1]
+    assert "starting from the beginning" in reporter.notes[-1]
     assert outcome(cut) == outcome(tmp_path / "whole")
 
 

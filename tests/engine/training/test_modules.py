@@ -5,6 +5,7 @@ import torch
 
 from clbench.clip.model import CLIP
 from clbench.core.settings import TrainSettings
+from clbench.core.training import TrainingPlan
 from clbench.engine.training.modules import TrainingModule
 from clbench.methods.finetune import Finetune
 
@@ -12,7 +13,8 @@ from clbench.methods.finetune import Finetune
 def make_module(tiny_clip: CLIP, settings: TrainSettings, task: str = "a") -> TrainingModule:
     method = Finetune()
     method.prepare(tiny_clip)
-    return TrainingModule(method, torch.zeros(1, 2, dtype=torch.int64), settings, task)
+    plan = TrainingPlan(settings.steps_for(task, 100), settings.lr_for(task), settings)
+    return TrainingModule(method, torch.zeros(1, 2, dtype=torch.int64), plan, task)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero(tiny_clip: CLIP) -> None:
@@ -38,7 +40,7 @@ def test_a_task_may_have_its_own_rate_and_steps(tiny_clip: CLIP) -> None:
         for task in ("a", "b")
     }
     assert rates == {"a": 1.0, "b": 3.0}
-    assert settings.steps_for("b") == 4
+    assert settings.steps_for("b", 100) == 4
 
 
 def test_the_optimizer_gets_what_requires_grad_and_the_settings(tiny_clip: CLIP) -> None:

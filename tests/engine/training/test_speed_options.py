@@ -6,7 +6,7 @@ import platform
 import pytest
 import torch
 
-from clbench import api
+from clbench import api, inputs
 from clbench.core.settings import RunSettings
 from clbench.engine.training import allocator, compiling
 from clbench.engine.training.allocator import freed_memory_kept
@@ -64,7 +64,7 @@ def test_where_nothing_compiles_a_note_says_so(tiny_clip, monkeypatch):
     notes: list[str] = []
     with compiled(tiny_clip, True, notes.append):
         assert not any(block._compiled_call_impl for block in tiny_clip.blocks("vision"))
-    assert notes == ["torch.compile does not work here (no compiler): going on without it"]
+    assert notes == ["torch.compile does not work here (no compiler): running without it"]
     with compiled(tiny_clip, False, notes.append):
         assert len(notes) == 1
 
@@ -88,10 +88,10 @@ def test_steps_on_the_cpu_do_not_look_for_gpus(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 5)])
 def test_workers_are_chosen_from_the_machine(monkeypatch, device, workers):
-    monkeypatch.setattr(api, "choose_device", lambda _: torch.device(device))
-    monkeypatch.setattr(api.os, "cpu_count", lambda: 6)
-    assert api._workers(RunSettings()) == workers
-    assert api._workers(RunSettings(workers=2)) == 2
+    monkeypatch.setattr(inputs, "choose_device", lambda _: torch.device(device))
+    monkeypatch.setattr(inputs.os, "cpu_count", lambda: 6)
+    assert inputs.workers(RunSettings()) == workers
+    assert inputs.workers(RunSettings(workers=2)) == 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")

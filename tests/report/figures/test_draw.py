@@ -30,7 +30,7 @@ from clbench.report.figures.style import (
     short_labels,
 )
 from clbench.report.tables.groups import comparable_groups
-from tests.report.conftest import VALUES, make_result, shifted
+from tests.made_up import VALUES, make_result, shifted
 from tests.report.drawn_text import DrawnText, drawn_texts, outside, overlapping
 from tests.report.studies import (
     MTIL,

@@ -25,7 +25,7 @@ from clbench.report.page.tables import page_table, sort_value
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.grid import Cell, Grid
 from clbench.report.write import write_report
-from tests.report.conftest import VALUES
+from tests.made_up import VALUES
 from tests.report.studies import HOSTILE, UGLY_TASKS, hostile_study, mtil_study
 
 MakeResult = Callable[..., RunResult]

@@ -69,7 +69,7 @@ def test_published_of_recipes_agree_with_the_file() -> None:
     """The numbers that recipes state are those of the file, to one decimal."""
     checked = 0
     for name in registry.method_names():
-        results = registry.method_recipe(name).results
+        results = registry.method_recipe(registry.method(name)).results
         for metric in ("transfer", "average", "last"):
             value = results.get("mtil", {}).get(metric)
             if value is not None:

@@ -9,7 +9,7 @@ from clbench import registry
 from clbench.core.task import Setting
 from clbench.datamodules.catalogue.catalogue import CATALOG
 from clbench.report.papers.zero_shot_check import comparisons, zero_shot_check
-from tests.report.conftest import make_result
+from tests.made_up import make_result
 
 # Row 0 of a made-up result is 20, 30 and 40 percent.
 PUBLISHED = {

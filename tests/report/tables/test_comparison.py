@@ -15,8 +15,8 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.tables.comparison import compare_methods, comparison_grid
 from clbench.report.write import write_report
+from tests.made_up import INCREMENTAL, VALUES
 from tests.report.answers import write_run
-from tests.report.conftest import INCREMENTAL, VALUES
 
 MakeResult = Callable[..., RunResult]
 Files = list[tuple[Path, RunResult]]

@@ -63,14 +63,19 @@ def test_zero_shot_line_shows_what_the_model_knew_before(make_result: MakeResult
     assert grid.rules == {1}
 
 
-def test_a_method_that_never_changes_the_model_is_the_reference(
-    make_result: MakeResult,
-) -> None:
-    frozen = make_result("zero-shot", values=[[0.9, 0.9, 0.9]] * 4)
+def test_a_method_that_trains_nothing_is_the_reference(make_result: MakeResult) -> None:
+    frozen = make_result("zero-shot", values=[[0.9, 0.9, 0.9]] * 4, trainable=0, stored=0)
     table = summary_table([frozen, make_result("aaa"), make_result("lora", values=HIGH)])
     assert table.index.to_list() == ["zero-shot", "aaa", "lora"]
     last = column(summary_grid(table, Setting.TASK_GIVEN), "Last")
     assert last == ["90.0", "_80.0_", "*86.7*"], "the reference is not ranked"
+
+
+def test_a_method_that_trains_in_vain_is_ranked(make_result: MakeResult) -> None:
+    idle = make_result("idle", values=[[0.9, 0.9, 0.9]] * 4)
+    table = summary_table([idle, make_result("lora", values=HIGH)])
+    assert table.loc["idle", "kind"] == "method"
+    assert column(summary_grid(table, Setting.TASK_GIVEN), "Last")[-2:] == ["*90.0*", "_86.7_"]
 
 
 def test_without_zero_shot_row_there_is_no_reference(make_result: MakeResult) -> None:

@@ -16,8 +16,8 @@ from clbench.core.task import Setting
 from clbench.report.tables.comparison import compare_methods
 from clbench.report.tables.grid import SUMMARY_COLUMNS, percent
 from clbench.report.write import write_report
+from tests.made_up import INCREMENTAL
 from tests.report.answers import write_run
-from tests.report.conftest import INCREMENTAL
 from tests.report.formats import read_html, read_latex, read_markdown, without_sections
 
 MakeResult = Callable[..., RunResult]

@@ -11,7 +11,7 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.tables.groups import comparable_groups
 from clbench.report.tables.side_by_side import SideBySide, side_by_side, side_by_side_grid
-from tests.report.conftest import INCREMENTAL, VALUES, shifted
+from tests.made_up import INCREMENTAL, VALUES, shifted
 
 MakeResult = Callable[..., RunResult]
 TURNED = {"tasks": ("flags", "arrows", "clocks"), "counts": (50, 100, 200), "order": "II"}

@@ -1,0 +1,1 @@
+"""Methods for clbench that live in a package of their own."""

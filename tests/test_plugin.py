@@ -1,0 +1,97 @@
+"""Methods from another package: installed, found, checked, configured, stopped and resumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.engine.rundir.test_resuming import outcome
+from tests.small_runs import write_tasks
+
+ROOT = Path(__file__).parent.parent
+METHODS = ("replay", "ridge-head", "text-router", "wise-ft")
+SMALL = {"replay": {"capacity": 12, "replayed": 6}, "text-router": {"rank": 4}}
+
+Python = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
+    """Runs Python, as from anywhere, where the package is installed beside clbench."""
+    source, site = (tmp_path_factory.mktemp(name) for name in ("source", "site"))
+    shutil.copytree(ROOT / "tests/plugin", source, dirs_exist_ok=True)
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(site)]
+    install = [sys.executable, "-m", "pip", "install", *options, str(source)]
+    subprocess.run(install, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    paths = os.pathsep.join([str(site), str(ROOT)])
+
+    def run(*arguments: str) -> str:
+        outcome = subprocess.run(
+            [sys.executable, *arguments],
+            env={**os.environ, "PYTHONPATH": paths, "COLUMNS": "200"},
+            cwd=site,
+            capture_output=True,
+            text=True,
+        )
+        assert outcome.returncode == 0, outcome.stderr
+        return outcome.stdout
+
+    return run
+
+
+def test_every_method_keeps_the_contract(python: Python) -> None:
+    python(
+        "-c",
+        "from clbench import registry\n"
+        "from clbench.testing import check_method\n"
+        f"small = {SMALL!r}\n"
+        f"for name in {METHODS!r}:\n"
+        "    assert registry.method(name).__module__.startswith('clbench_examples.')\n"
+        "    check_method(registry.method(name), small.get(name))",
+    )
+
+
+def test_commands_name_the_methods_and_what_they_need(python: Python) -> None:
+    listed = python("-m", "clbench.cli.app", "list", "methods").splitlines()
+    for name in METHODS:
+        (row,) = [line for line in listed if f" {name} " in line]
+        assert ("replay" in row.split("│")[3]) == (name == "replay")
+    shown = python("-m", "clbench.cli.app", "show", "replay")
+    assert "Images kept at most." in shown
+    assert "recipe methods/replay:" in shown
+    assert "lr: 0.0005" in shown
+
+
+def test_the_recipe_beside_a_module_is_applied(python: Python) -> None:
+    printed = python(
+        "-c",
+        "from clbench import config\n"
+        "for benchmark in ('mini', 'mtil'):\n"
+        "    settings, _ = config.resolve('replay', benchmark)\n"
+        "    print(settings.method.params['capacity'], settings.train.lr, settings.train.warmup)\n"
+        "settings, _ = config.resolve('replay', 'mini', overrides={'train.lr': 1e-3})\n"
+        "print(settings.train.lr, settings.method.name)",
+    )
+    assert printed.splitlines() == ["200 0.0005 0.1", "500 1e-05 100.0", "0.001 replay"]
+
+
+def test_runs_that_were_cut_off_end_like_those_that_were_not(
+    python: Python, tmp_path: Path
+) -> None:
+    tasks = write_tasks(tmp_path / "tasks", tasks=3)
+    python("-m", "tests.plugin_child", f"folder:{tasks}", str(tmp_path), *METHODS)
+    for name in METHODS:
+        assert outcome(tmp_path / name / "cut") == outcome(tmp_path / name / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_so_do_those_on_the_embedded_benchmark(name: str, python: Python, tmp_path: Path) -> None:
+    python("-m", "tests.plugin_child", "mini", str(tmp_path), name)
+    assert outcome(tmp_path / name / "cut") == outcome(tmp_path / name / "whole")
