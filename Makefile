@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report bench test chaos lint types format clean
+.PHONY: help demo compare report docs bench test chaos lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -34,6 +34,9 @@ report: $(VENV)/.stamp-run  ## build tables, figures and page of reports/mini fr
 	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
 	$(BIN)/python -m clbench.report.embed README.md
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
+
+docs: $(VENV)/.stamp-run  ## renew the tables of hyper-parameters in docs/methods
+	$(BIN)/python -m clbench.cli.pages docs/methods/*.md
 
 bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
 	$(BIN)/python -m speed $(ARGS)

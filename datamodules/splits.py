@@ -143,7 +143,8 @@ def _checked(path: Path, stored: Any, identity: Mapping[str, Any]) -> Parts:
     if "source" in differing:
         raise ClbenchError(
             f"{identity['data set']} has changed since {path} was drawn (images were added, "
-            "removed or replaced): restore the data set, or delete that file to draw the split again"
+            "removed or replaced): restore the data set, or delete that file to draw the split "
+            "again"
         )
     if differing:
         raise ClbenchError(

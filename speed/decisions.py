@@ -58,7 +58,7 @@ def _ratios(result: Mapping[str, Any], name: str) -> dict[str, list[float]]:
     found = [
         row for method in result["methods"] for row in method["rows"] if row["variant"] == name
     ]
-    return {quantity: [row[quantity] for row in found] for quantity in QUANTITIES}
+    return {q: [row[q] for row in found if q in row] for q in QUANTITIES}
 
 
 def _cell(ratios: list[float] | None) -> str:

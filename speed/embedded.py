@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from clbench.inputs import build_sequence
 from clbench.clip.weights.loading import load_clip
 from clbench.config import resolve
 from clbench.core.data import Batch, SequenceData
@@ -17,6 +16,7 @@ from clbench.core.method import Method
 from clbench.core.settings import RunSettings
 from clbench.core.task import Task
 from clbench.engine.training.allocator import freed_memory_kept
+from clbench.inputs import build_sequence
 from speed.machine import alternate, matrix_rate, operations
 from speed.operators import Operators
 from speed.steps import training_step

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from clbench.clip.adapters.lowrank import LowRankLinear
-from clbench.clip.layers.together import apply_layers
 from clbench.clip.layers.dropout import Kept
+from clbench.clip.layers.together import apply_layers
 from clbench.engine.training.allocator import freed_memory_kept
 from speed.machine import alternate, ratio
 

@@ -1,4 +1,11 @@
-"""The product of low-rank layers, with a backward pass that keeps next to nothing."""
+"""The product of low-rank layers, with a backward pass that keeps next to nothing.
+
+Assumes that the base weight and bias are frozen (`LowRankLinear` raises if they require grad), that
+gradients are taken once (a second derivative raises), and that masks are not changed between the
+forward and the backward pass, since nobody else holds them. Layers that share an input are computed
+together only if they have one scale and one dropout and are unobserved.
+``CLBENCH_PLAIN=lowrank_product`` uses four lines of PyTorch instead.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.layers.dropout import Kept
+from clbench.core.plain import is_plain
 
 SMALL = 2**18
 """Masks of at most this many elements are kept as they are rather than one bit per element."""
@@ -61,8 +69,18 @@ def lowrank_products(
     Returns:
         ``(..., out)`` of each layer.
     """
+    if is_plain("lowrank_product"):
+        masks = kept.as_numbers(x.dtype) if kept is not None else [torch.ones_like(x)] * len(layers)
+        return tuple(_plain(x, m, layer, scale) for m, layer in zip(masks, layers, strict=True))
     outputs: tuple[Tensor, ...] = _Products.apply(x, scale, kept, *chain.from_iterable(layers))
     return outputs
+
+
+def _plain(x: Tensor, mask: Tensor, layer: Factors, scale: float) -> Tensor:
+    """The product as autograd has it."""
+    z = F.linear(x * mask, layer.down)
+    z = z if layer.core is None else F.linear(z, layer.core)
+    return F.linear(x, layer.weight, layer.bias) + scale * F.linear(z, layer.up)
 
 
 class _Products(torch.autograd.Function):

@@ -1,4 +1,9 @@
-"""Dropout whose masks are quickly drawn on the CPU and take one bit per element there."""
+"""Dropout whose masks are quickly drawn on the CPU and take one bit per element there.
+
+Assumes that p may be rounded to a multiple of 2^-16, and that other random numbers than those of
+PyTorch's dropout will do; both are tested. On GPUs masks are PyTorch's own random numbers.
+``CLBENCH_PLAIN=dropout`` draws them so on the CPU, too.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.clip.layers.together import declare
+from clbench.core.plain import is_plain
 
 DIGITS = 16
 """Binary digits to which probabilities are rounded."""
@@ -36,8 +42,8 @@ class Kept(NamedTuple):
     @classmethod
     def drawn(cls, shape: torch.Size, device: torch.device, p: float) -> Kept:
         """Each element of a tensor with probability 1 - p, independently of the others."""
-        if device.type != "cpu":
-            return cls(torch.rand(shape, device=device) >= p, shape)
+        if device.type != "cpu" or is_plain("dropout"):
+            return cls.of(torch.rand(shape, device=device) >= p)
         return cls(_random_bits(shape.numel(), 1 - p), shape)
 
     def as_numbers(self, dtype: torch.dtype) -> Tensor:

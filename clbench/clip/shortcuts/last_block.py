@@ -1,4 +1,11 @@
-"""The last block of an encoder, computed in full only where its output is read."""
+"""The last block of an encoder, computed in full only where its output is read.
+
+Assumes that the encoder's feature is read at one token, that everything in its last block but the
+attention is computed token by token, and that nobody watches the block. `can_be_cut` checks that in
+every pass: types must be open_clip's own, parts must declare to be token-wise
+(`clbench.clip.layers.together`), and hooks or replaced methods let the whole block run.
+``CLBENCH_PLAIN=last_block`` switches it off.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ from torch import Tensor
 from clbench.clip.layers.attention import SplitAttention
 from clbench.clip.layers.hooks import hooked
 from clbench.clip.layers.together import is_token_wise
+from clbench.core.plain import is_plain
 
 
 def reads_class_token_only(vision: Any) -> bool:
@@ -32,6 +40,8 @@ def can_be_cut(transformer: Any) -> bool:
     several tokens, or hooks, which would then see fewer tokens than they expect.
     """
     if type(transformer) is not open_clip_transformer.Transformer or not transformer.batch_first:
+        return False
+    if is_plain("last_block"):
         return False
     last = transformer.resblocks[-1]
     _, *parts = last.modules()

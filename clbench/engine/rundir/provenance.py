@@ -21,6 +21,7 @@ from clbench.core.data import SequenceData
 from clbench.core.task import Benchmark
 
 ENVIRONMENT = (
+    "CLBENCH_PLAIN",
     "CUBLAS_WORKSPACE_CONFIG",
     "CUDA_VISIBLE_DEVICES",
     "MKL_NUM_THREADS",

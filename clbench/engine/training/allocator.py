@@ -1,4 +1,9 @@
-"""Memory that is freed in one training step and needed again in the next."""
+"""Memory that is freed in one training step and needed again in the next.
+
+Assumes glibc, and that no other process needs the memory between two steps: what a step has freed
+stays with the process until the run ends. Elsewhere nothing is done, which is checked once per
+process. ``CLBENCH_PLAIN=allocator`` switches it off.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,8 @@ from contextlib import contextmanager
 from functools import cache
 
 import torch
+
+from clbench.core.plain import is_plain
 
 # Parameters of glibc's mallopt, and the defaults that mallopt itself cannot restore.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
@@ -24,7 +31,7 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
     each step takes millions of page faults for memory that it had a moment before: half the time
     of an elementwise operation. GPUs have PyTorch's own cache.
     """
-    if device.type != "cpu" or not _is_glibc():
+    if device.type != "cpu" or not _is_glibc() or is_plain("allocator"):
         yield
         return
     libc = ctypes.CDLL(None)

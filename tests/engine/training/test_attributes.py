@@ -209,7 +209,7 @@ def test_changes_count_from_the_last_mark() -> None:
     watched.mark()
     watched.require_kept("while learning birds")
     count(method)
-    with pytest.raises(ClbenchError, match="self.n_tasks"):
+    with pytest.raises(ClbenchError, match=r"self\.n_tasks"):
         watched.require_kept("while learning birds")
 
 
