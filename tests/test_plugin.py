@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from clbench.clip.model import CLIP
+from clbench.testing.driving import run_task, scores
+from clbench.testing.toys import make_clip, make_tasks
 from tests.engine.rundir.test_resuming import outcome
 from tests.small_runs import write_tasks
 
@@ -95,3 +101,38 @@ def test_runs_that_were_cut_off_end_like_those_that_were_not(
 def test_so_do_those_on_the_embedded_benchmark(name: str, python: Python, tmp_path: Path) -> None:
     python("-m", "tests.plugin_child", "mini", str(tmp_path), name)
     assert outcome(tmp_path / name / "cut") == outcome(tmp_path / name / "whole")
+
+
+def test_text_features_of_every_expert_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The class of its layers says what they depend on, so each expert encodes a text once."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests/plugin"))
+    module = importlib.import_module("clbench_examples.text_router")
+    method = module.TextRouter(rank=2)
+    method.prepare(make_clip())
+    tasks = make_tasks(3, 4)
+    for task, data in tasks:
+        run_task(method, task, data, steps=3)
+    encoded: list[int] = []
+    encode = type(method.model).encode_text
+
+    def counting(model: CLIP, tokens: Tensor) -> Tensor:
+        encoded.append(len(tokens))
+        return encode(model, tokens)
+
+    monkeypatch.setattr(type(method.model), "encode_text", counting)
+    classes = tasks[0][0].classes + tasks[1][0].classes
+    images = torch.cat([data.images for _, data in tasks])
+    first = scores(method, images, classes)
+    assert len(encoded) == 2, "both experts were asked"
+    assert torch.equal(scores(method, images, classes), first)
+    assert len(encoded) == 2, "and neither a second time"
+
+    with torch.no_grad():
+        features = method.model.encode_image(images)
+        experts = method.model.similarities(features, method.means).argmax(dim=1)
+        for i, expert in enumerate(experts.tolist()):
+            for layer in method.layers:
+                layer.chosen = expert
+            texts = method.model._class_features(classes)
+            alone = method.model.similarities(features[i : i + 1], texts)[0]
+            torch.testing.assert_close(first[i], alone, atol=1e-4, rtol=1e-5)

@@ -10,11 +10,12 @@ Type, bounds, default and meaning are read from there: to validate values, to pr
 from __future__ import annotations
 
 import inspect
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from clbench.core.errors import ClbenchError
@@ -61,7 +62,7 @@ def validated(
             continue
         value = values.get(name, parameter.default)
         try:
-            checked[name] = TypeAdapter(parameter.annotation).validate_python(value)
+            checked[name] = _adapter(parameter).validate_python(value)
         except ValidationError as error:
             reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
             problems.append(f"{prefix}{name}={value!r}: {reason[:1].lower()}{reason[1:]}")
@@ -85,15 +86,12 @@ def require_valid(
 def type_text(parameter: inspect.Parameter) -> str:
     """The type of a parameter as people write it, with its bounds.
 
-    >>> def f(*, rank: Annotated[int, Field(ge=1)] = 8, mode: typing.Literal["a", "b"] = "a"): ...
+    >>> Rank = Annotated[int, Field(ge=1)]
+    >>> def f(*, rank: Rank = 8, caps: list[Rank] | None = None, by: typing.Literal[2, "a"]): ...
     >>> [type_text(p) for p in signature_of(f).values()]
-    ['int >= 1', "'a' or 'b'"]
+    ['int >= 1', 'list[int >= 1] or None', "2 or 'a'"]
     """
-    annotation, extras = _split(parameter.annotation)
-    if typing.get_origin(annotation) is typing.Literal:
-        return " or ".join(repr(value) for value in typing.get_args(annotation))
-    kind = inspect.formatannotation(annotation).replace("typing.", "")
-    return " ".join([kind, *_bounds(extras)])
+    return _text(parameter.annotation)
 
 
 def meaning(parameter: inspect.Parameter) -> str:
@@ -109,19 +107,36 @@ def markdown_table(schema: Mapping[str, inspect.Parameter]) -> str:
         return "This method has no hyper-parameters.\n"
     rows = [("name", "type", "default", "meaning"), ("---",) * 4]
     rows += [
-        (f"`{name}`", type_text(p).replace("|", "\\|"), f"`{p.default!r}`", meaning(p))
+        (
+            f"`{name}`",
+            type_text(p),
+            "required" if p.default is p.empty else f"`{p.default!r}`",
+            meaning(p),
+        )
         for name, p in schema.items()
     ]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
+    return "".join(f"| {line} |\n" for line in lines)
 
 
 def json_schema(schema: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
     """The hyper-parameters as a JSON schema object."""
+    required = [name for name, p in schema.items() if p.default is p.empty]
     properties = {
-        name: {**TypeAdapter(p.annotation).json_schema(), "default": p.default}
+        name: _adapter(p).json_schema() | ({} if name in required else {"default": p.default})
         for name, p in schema.items()
     }
-    return {"type": "object", "properties": properties, "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _adapter(parameter: inspect.Parameter) -> TypeAdapter[Any]:
+    """Validates values; NaN and infinity are none, since no result file could hold them."""
+    return TypeAdapter(parameter.annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def _split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -130,6 +145,20 @@ def _split(annotation: Any) -> tuple[Any, tuple[Any, ...]]:
         base, *extras = typing.get_args(annotation)
         return base, tuple(extras)
     return annotation, ()
+
+
+def _text(annotation: Any) -> str:
+    base, extras = _split(annotation)
+    origin, inner = typing.get_origin(base), typing.get_args(base)
+    if origin is typing.Literal:
+        return " or ".join(repr(value) for value in inner)
+    if origin in (typing.Union, types.UnionType):
+        kind = " or ".join(map(_text, inner))
+    elif isinstance(origin, type) and inner:
+        kind = f"{origin.__name__}[{', '.join(map(_text, inner))}]"
+    else:
+        kind = "None" if base is type(None) else inspect.formatannotation(base)
+    return " ".join([kind.replace("typing.", ""), *_bounds(extras)])
 
 
 def _bounds(extras: Iterable[Any]) -> list[str]:

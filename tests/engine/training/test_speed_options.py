@@ -1,4 +1,4 @@
-"""What only changes speed changes nothing else: reused rows, compiled blocks, kept memory."""
+"""What only changes speed changes nothing else: compiled blocks, kept memory."""
 
 import ctypes
 import platform
@@ -6,44 +6,11 @@ import platform
 import pytest
 import torch
 
-from clbench import api, inputs
 from clbench.core.settings import RunSettings
 from clbench.engine.training import allocator, compiling
 from clbench.engine.training.allocator import freed_memory_kept
 from clbench.engine.training.compiling import compiled
 from clbench.engine.training.trainers import make_trainer
-
-QUICK = {"train.steps": 2}
-
-
-def run(tmp_path, method: str, benchmark: str = "mini", **settings):
-    return api.run(
-        method, benchmark, runs_dir=tmp_path, settings=QUICK | settings, quick=True, quiet=True
-    )
-
-
-def test_zero_shot_is_tested_once(tmp_path, tested):
-    result = run(tmp_path, "zeroshot")
-    assert tested == [(0, list(range(11)))]
-    assert (result.matrix.values == result.matrix.values[0]).all()
-
-
-def test_zero_shot_is_not_tested_where_an_earlier_run_has_its_row(tmp_path, tested):
-    run(tmp_path, "zeroshot")
-    tested.clear()
-    run(tmp_path, "zeroshot", seed=1)
-    assert tested == []
-
-
-def test_class_incremental_rows_have_other_candidates_each_time(tmp_path, tested):
-    run(tmp_path, "zeroshot", "mini-cil-10step")
-    assert tested == [(t, list(range(t))) for t in range(1, 11)]
-
-
-@pytest.mark.slow
-def test_methods_that_train_are_tested_after_every_task(tmp_path, tested):
-    run(tmp_path, "lora")
-    assert tested == [(learned, list(range(11))) for learned in range(12)]
 
 
 @pytest.mark.slow
@@ -84,14 +51,6 @@ def test_steps_on_the_cpu_do_not_look_for_gpus(tmp_path, monkeypatch):
     parameter.sum().backward()
     torch.optim.AdamW([parameter], fused=True).step()
     assert looks == []
-
-
-@pytest.mark.parametrize(("device", "workers"), [("cpu", 0), ("cuda", 5)])
-def test_workers_are_chosen_from_the_machine(monkeypatch, device, workers):
-    monkeypatch.setattr(inputs, "choose_device", lambda _: torch.device(device))
-    monkeypatch.setattr(inputs.os, "cpu_count", lambda: 6)
-    assert inputs.workers(RunSettings()) == workers
-    assert inputs.workers(RunSettings(workers=2)) == 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc only")

@@ -1,0 +1,37 @@
+"""Which cells of the accuracy matrix are tested: those that can have changed."""
+
+import pytest
+
+from clbench import api
+
+QUICK = {"train.steps": 2}
+
+
+def run(tmp_path, method: str, benchmark: str = "mini", **settings):
+    return api.run(
+        method, benchmark, runs_dir=tmp_path, settings=QUICK | settings, quick=True, quiet=True
+    )
+
+
+def test_zero_shot_is_tested_once(tmp_path, tested):
+    result = run(tmp_path, "zeroshot")
+    assert tested == [(0, list(range(11)))]
+    assert (result.matrix.values == result.matrix.values[0]).all()
+
+
+def test_zero_shot_is_not_tested_where_an_earlier_run_has_its_row(tmp_path, tested):
+    run(tmp_path, "zeroshot")
+    tested.clear()
+    run(tmp_path, "zeroshot", seed=1)
+    assert tested == []
+
+
+def test_class_incremental_rows_have_other_candidates_each_time(tmp_path, tested):
+    run(tmp_path, "zeroshot", "mini-cil-10step")
+    assert tested == [(t, list(range(t))) for t in range(1, 11)]
+
+
+@pytest.mark.slow
+def test_methods_that_train_are_tested_after_every_task(tmp_path, tested):
+    run(tmp_path, "lora")
+    assert tested == [(learned, list(range(11))) for learned in range(12)]
