@@ -407,10 +407,15 @@ def _task_row(row: Result) -> list[str]:
 
 def _machine(result: Result) -> str:
     machine = result["machine"]
-    rates = machine["operations_per_second"]
-    return (
+    where = (
         f"Measured {result['measured']} on {machine['device']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}: {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
+        f"torch {machine['torch']}"
+    )
+    rates = machine.get("operations_per_second")
+    if rates is None:  # the machine was only used for ratios
+        return f"{where}.\n"
+    return (
+        f"{where}: {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
         f"{rates['fp64'] / 1e9:.0f} in fp64, {rates['bf16'] / 1e9:.0f} in bf16, "
         f"{machine['bytes_per_second'] / 1e9:.0f} GB/s.\n"
     )

@@ -14,6 +14,7 @@ from filelock import FileLock
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from clbench.cli.app import app
@@ -64,7 +65,8 @@ def wandb_offline(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def quick_runs(tmp_path_factory: pytest.TempPathFactory, wandb_offline: dict[str, str]) -> Path:
     """A folder with smoke runs of two methods, tracked everywhere, and their report in ``out``.
 
-    All test processes share it, so tests leave it as it is.
+    All test processes share it, so tests leave it as it is. Trackers are not given drawings of the
+    matrices, which would take longer than all the rest.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -73,7 +75,10 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory, wandb_offline: dict[str
     arguments = ["--methods", "zeroshot,nusa", "--seeds", "0", "--quick", "-q"]
     arguments += ["--logger", "wandb,tensorboard", "--logger", "csv"]
     arguments += ["--runs-dir", str(folder), "--out", str(folder / "out")]
-    with FileLock(shared / "quick-runs.lock"):
+    dot = Image.new("RGB", (1, 1))
+    with FileLock(shared / "quick-runs.lock"), pytest.MonkeyPatch.context() as patch:
+        for tracker in ("tensorboard", "wandb"):
+            patch.setattr(f"clbench.trackers.{tracker}.heatmap_image", lambda result: dot)
         if not (shared / "quick-runs.made").exists():
             outcome = CliRunner(env=wandb_offline).invoke(app, ["compare", *arguments])
             assert outcome.exit_code == 0, outcome.output

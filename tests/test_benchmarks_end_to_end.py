@@ -53,7 +53,7 @@ def test_nusa_on_five_shot_mtil(root: Path, backbone: Path, tmp_path: Path) -> N
     assert result.config["benchmark"]["options"]["shots"] == 5
 
 
-@pytest.mark.parametrize("steps", [10, 20, 50])
+@pytest.mark.parametrize("steps", [10, 20, pytest.param(50, marks=pytest.mark.slow)])
 def test_nusa_on_cifar_in_steps(root: Path, backbone: Path, tmp_path: Path, steps: int) -> None:
     command = ["run", "--method", "nusa", "--benchmark", f"cifar100-{steps}step"]
     command += ["--backbone", str(backbone)]
@@ -181,7 +181,10 @@ def test_damaged_inputs_are_one_clear_line_and_leave_nothing(
     ]
 
 
-@pytest.mark.parametrize("benchmark", ["mtil-5shot", "cifar100-50step"])
+@pytest.mark.parametrize(
+    "benchmark",
+    ["mtil-5shot", "cifar100-10step", pytest.param("cifar100-50step", marks=pytest.mark.slow)],
+)
 def test_the_mini_backbone_is_good_for_a_smoke_test(
     root: Path, tmp_path: Path, benchmark: str
 ) -> None:

@@ -354,7 +354,7 @@ def test_damaged_files_are_one_clear_line(
     path.write_bytes(
         {"empty": b"", "cut": content[: len(content) // 2], "noise": b"?" * 99}[damage]
     )
-    assert_one_line(path, "cut short or damaged")
+    assert_one_line(path, "truncated or damaged")
 
 
 @jit
@@ -365,7 +365,7 @@ def test_a_damaged_archive_is_one_clear_line(
         for name in source.namelist():
             if not name.endswith("/data/3"):
                 target.writestr(name, source.read(name))
-    assert_one_line(tmp_path / "b.pt", "cut short or damaged")
+    assert_one_line(tmp_path / "b.pt", "truncated or damaged")
 
 
 class NotATensor:
