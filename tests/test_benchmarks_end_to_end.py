@@ -183,14 +183,20 @@ def test_damaged_inputs_are_one_clear_line_and_leave_nothing(
 
 @pytest.mark.parametrize(
     "benchmark",
-    ["mtil-5shot", "cifar100-10step", pytest.param("cifar100-50step", marks=pytest.mark.slow)],
+    [
+        ["mtil-5shot", "--set", "benchmark.order=[DTD, MNIST]"],
+        ["cifar100-10step"],
+        pytest.param(["mtil-5shot"], marks=pytest.mark.slow),
+        pytest.param(["cifar100-50step"], marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 def test_the_mini_backbone_is_good_for_a_smoke_test(
-    root: Path, tmp_path: Path, benchmark: str
+    root: Path, tmp_path: Path, benchmark: list[str]
 ) -> None:
     options = ["--root", root, "--runs-dir", tmp_path / "runs", *SHORT[:-1]]
     outcome = invoke(
-        "run", "--method", "nusa", "--benchmark", benchmark, "--backbone", "mini", *options
+        "run", "--method", "nusa", "--benchmark", *benchmark, "--backbone", "mini", *options
     )
     assert outcome.exit_code == 0, outcome.output + outcome.stderr
     assert "other words replace them" in " ".join(outcome.stderr.split())

@@ -18,6 +18,7 @@ from clbench.core.data import Batch
 from clbench.core.method import Method
 from clbench.core.settings import TrainSettings
 from clbench.core.training import TrainingPlan, trained_parameters
+from clbench.testing import check_method
 
 ROOT = Path(__file__).parent.parent
 GUIDES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -80,6 +81,17 @@ def test_the_optimizers_of_the_guide_work(code: str, tiny_clip: CLIP) -> None:
         assert [group["lr"] for group in optimizer.param_groups] == [1.0, 0.1]
     else:
         assert schedule.total_steps == 10
+
+
+def test_the_method_of_the_readme_keeps_the_contract() -> None:
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    (code,) = [block for block in blocks if "class HeadOnly" in block]
+    definition, _, call = code.partition("\n\n\nclbench.run(")
+    assert call.startswith("HeadOnly,")
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    exec(definition, namespace)
+    check_method(namespace["HeadOnly"])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())

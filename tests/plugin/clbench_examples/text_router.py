@@ -86,11 +86,11 @@ class TextRouter(Method):
         """Add an expert to every layer, a random A and B = 0; only the new ones train."""
         self.model.requires_grad_(False)
         for layer in self.layers:
-            down, up = layer.experts.grow().requires_grad_(True)
-            start = torch.empty(down.weight.shape)  # drawn on the CPU: the same on every device
+            down, up = layer.experts.grow().requires_grad_(True).parameters()
+            start = torch.empty(down.shape)  # drawn on the CPU: the same on every device
             nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=self.draws.generator)
-            down.weight.data.copy_(start)
-            up.weight.data.zero_()
+            down.data.copy_(start)
+            up.data.zero_()
         self._choose(task.index)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
