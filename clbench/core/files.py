@@ -1,11 +1,17 @@
-"""Writing files so that a crash, a full disk or a second process never leaves half of one."""
+"""Writing files so that a crash, a full disk or a second process never leaves half of one.
+
+And hashes that tell whether a file is what was written.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from clbench.core.errors import ClbenchError
 
@@ -59,3 +65,23 @@ def round_significant(value: float) -> float:
     (0.6666666667, 0.0, 12345.678)
     """
     return round(float(f"{value:.10g}"), 12) + 0.0  # adding zero turns -0.0 into 0.0
+
+
+def content_hash(content: Any) -> str:
+    """SHA-256 of a JSON value, whatever its layout and the order of its keys.
+
+    >>> content_hash({"a": 1, "b": [0.5]}) == content_hash({"b": [0.5], "a": 1})
+    True
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import write_atomic
-from clbench.core.hashing import content_hash
+from clbench.core.files import content_hash, write_atomic
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
 

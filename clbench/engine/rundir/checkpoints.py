@@ -21,8 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import sync_folder, write_atomic
-from clbench.core.hashing import content_hash, file_hash
+from clbench.core.files import content_hash, file_hash, sync_folder, write_atomic
 from clbench.engine.rundir.state_tree import pack, unpack
 
 FORMAT = "clbench-checkpoint/1"
