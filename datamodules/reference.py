@@ -27,10 +27,17 @@ def draw(available: int, count: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(available, size=min(count, available), replace=False))
 
 
-def task_pairs(images: ImageSet, classes: ClassTexts, count: int, seed: int) -> ReferencePairs:
-    """Training images of a task with its training prompts as captions."""
-    chosen, labels = images.__getitems__(draw(len(images), count, seed).tolist())
-    return ReferencePairs(chosen, classes.training_prompts, labels, source="task")
+def task_pairs(
+    images: ImageSet,
+    classes: ClassTexts,
+    count: int,
+    seed: int,
+    chosen: Sequence[int] | None = None,
+) -> ReferencePairs:
+    """Training images of a task, of the `chosen` ones, with its training prompts as captions."""
+    among = range(len(images)) if chosen is None else chosen
+    drawn, labels = images.__getitems__([among[i] for i in draw(len(among), count, seed)])
+    return ReferencePairs(drawn, classes.training_prompts, labels, source="task")
 
 
 def folder_pairs(folder: str, count: int, seed: int, image_size: int) -> ReferencePairs:
@@ -69,18 +76,22 @@ class SetPool:
     Args:
         images: the image set.
         image_size: side S of its images.
+        chosen: which of them; all if None.
     """
 
-    def __init__(self, images: ImageSet, image_size: int) -> None:
+    def __init__(
+        self, images: ImageSet, image_size: int, chosen: Sequence[int] | None = None
+    ) -> None:
         self._images = images
-        self.nbytes = len(images) * 3 * image_size**2
+        self._chosen = range(len(images)) if chosen is None else chosen
+        self.nbytes = len(self) * 3 * image_size**2
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._chosen)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See `ImagePool`."""
-        return self._images.__getitems__(indices)[0]
+        return self._images.__getitems__([self._chosen[i] for i in indices])[0]
 
 
 class MemoryPool:

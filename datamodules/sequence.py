@@ -259,15 +259,24 @@ class TaskSequence(pl.LightningDataModule):
         ]
         return self._loader(images, batches)
 
-    def reference_pairs(self, task: int, source: str, count: int, seed: int) -> ReferencePairs:
+    def reference_pairs(
+        self,
+        task: int,
+        source: str,
+        count: int,
+        seed: int,
+        chosen: Sequence[int] | None = None,
+    ) -> ReferencePairs:
         """Image-caption pairs for distillation: ``benchmark``, ``task`` or a folder.
+
+        Of the task's own images only the `chosen` ones are drawn from, all if None.
 
         Raises:
             ClbenchError: the benchmark has no pairs of its own, or the folder holds no images.
         """
         if source == "task":
             classes = self.benchmark.tasks[task].classes
-            return task_pairs(self.train_set(task), classes, count, seed)
+            return task_pairs(self.train_set(task), classes, count, seed, chosen)
         if source != "benchmark":
             return folder_pairs(source, count, seed, self._image_size)
         if self._reference is None:
@@ -277,14 +286,23 @@ class TaskSequence(pl.LightningDataModule):
             )
         return self._reference(count, seed)
 
-    def reference_stream(self, task: int, images: str, texts: str, seed: int) -> ReferenceStream:
+    def reference_stream(
+        self,
+        task: int,
+        images: str,
+        texts: str,
+        seed: int,
+        chosen: Sequence[int] | None = None,
+    ) -> ReferenceStream:
         """Images and unpaired texts, read as they are needed (see `TaskData.reference_stream`).
+
+        Of the task's own images only the `chosen` ones are drawn from, all if None.
 
         Raises:
             ClbenchError: a source has nothing.
         """
         if images == "task":
-            pool: ImagePool = SetPool(self.train_set(task), self._image_size)
+            pool: ImagePool = SetPool(self.train_set(task), self._image_size, chosen)
         elif images == "benchmark":
             pool = MemoryPool(self.reference_pairs(task, images, EVERYTHING, seed))
         else:

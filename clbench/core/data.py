@@ -149,7 +149,8 @@ class TaskData(LabelledImages, Protocol):
             seed: which pairs are drawn.
 
         Raises:
-            ClbenchError: the source has no pairs.
+            ClbenchError: the source has no pairs, or is not the task and the method does not
+                declare ``reference-images`` among its needs.
         """
         ...
 
@@ -162,7 +163,8 @@ class TaskData(LabelledImages, Protocol):
             seed: decides the orders.
 
         Raises:
-            ClbenchError: a source has nothing.
+            ClbenchError: a source has nothing, or is not the task and the method does not declare
+                ``reference-images`` or ``reference-texts`` among its needs.
         """
         ...
 
@@ -242,10 +244,24 @@ class SequenceData(Protocol):
         """One pass over the test images in fixed order."""
         ...
 
-    def reference_pairs(self, task: int, source: str, count: int, seed: int) -> ReferencePairs:
-        """See `TaskData.reference_pairs`."""
+    def reference_pairs(
+        self,
+        task: int,
+        source: str,
+        count: int,
+        seed: int,
+        chosen: Sequence[int] | None = None,
+    ) -> ReferencePairs:
+        """See `TaskData.reference_pairs`; the task's own images are `chosen` ones, None for all."""
         ...
 
-    def reference_stream(self, task: int, images: str, texts: str, seed: int) -> ReferenceStream:
-        """See `TaskData.reference_stream`."""
+    def reference_stream(
+        self,
+        task: int,
+        images: str,
+        texts: str,
+        seed: int,
+        chosen: Sequence[int] | None = None,
+    ) -> ReferenceStream:
+        """See `TaskData.reference_stream`; `chosen` as in `reference_pairs`."""
         ...

@@ -189,18 +189,19 @@ class GuardedData(ToyData):
         return super().of_task(index)
 
     def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
-        """Refused unless ``reference-images`` is declared."""
-        self._require("reference-images")
+        """Refused from elsewhere than the task unless ``reference-images`` is declared."""
+        self._require("reference-images", source)
         return super().reference_pairs(source, count, seed)
 
     def reference_stream(self, images: str, texts: str, seed: int) -> ReferenceStream:
-        """Refused unless reference images or texts are declared."""
-        self._require("reference-images", "reference-texts")
+        """Refused from elsewhere than the task unless it is declared."""
+        self._require("reference-images", images)
+        self._require("reference-texts", texts)
         return super().reference_stream(images, texts, seed)
 
-    def _require(self, *needs: str) -> None:
-        if not self._needs & set(needs):
-            raise UndeclaredNeedError(f"asked for {needs[0]} without declaring the need")
+    def _require(self, need: str, source: str = "elsewhere") -> None:
+        if source != "task" and need not in self._needs:
+            raise UndeclaredNeedError(f"asked for {need} without declaring the need")
 
 
 def _make_task(index: int, classes: int, size: int) -> tuple[Task, ToyData]:

@@ -144,15 +144,27 @@ class MethodData:
 
     def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
         """Pairs for distillation; what was used is noted in the result."""
-        pairs = self._whole.sequence.reference_pairs(self._whole.task, source, count, seed)
+        self._require("reference-images", source)
+        sequence, task = self._whole.sequence, self._whole.task
+        pairs = sequence.reference_pairs(task, source, count, seed, self.chosen)
         self.reference_used = pairs.source
         return pairs
 
     def reference_stream(self, images: str, texts: str, seed: int) -> ReferenceStream:
         """Images and unpaired texts; what was used is noted in the result."""
-        stream = self._whole.sequence.reference_stream(self._whole.task, images, texts, seed)
+        self._require("reference-images", images)
+        self._require("reference-texts", texts)
+        sequence, task = self._whole.sequence, self._whole.task
+        stream = sequence.reference_stream(task, images, texts, seed, self.chosen)
         self.reference_used = stream.source
         return stream
+
+    def _require(self, need: str, source: str) -> None:
+        """Refuse data from elsewhere that are not declared, and so not shown in tables."""
+        if source != "task" and need not in self._needs:
+            raise ClbenchError(
+                f"reference data of {source!r} are for methods that declare needs = {{{need!r}}}"
+            )
 
     def _part(self, chosen: tuple[int, ...] | None) -> ImagesOfTask:
         whole = self._whole

@@ -185,6 +185,31 @@ def test_data_of_other_tasks_need_a_declaration(sequence: TaskSequence) -> None:
     assert not own & set(keys(read(held)[0])), "what is held out is held out by this way, too"
 
 
+def test_reference_data_of_the_task_leave_out_what_is_held_out(sequence: TaskSequence) -> None:
+    data = data_of(sequence, 0)
+    assert len(data.reference_pairs("task", 99, seed=0).images) == 24
+    held = set(keys(read(data.validation(0.25))[0]))
+    pairs = data.reference_pairs("task", 99, seed=0)
+    stream = data.reference_stream("task", "task", seed=0)
+    kept = set(keys(read(data)[0]))
+    assert set(keys(pairs.images)) == set(keys(stream.images(0, 18))) == kept
+    assert not kept & held
+
+
+def test_reference_data_from_elsewhere_need_a_declaration(
+    sequence: TaskSequence, tmp_path: Path
+) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("one\ntwo\n")
+    undeclared, images_only = data_of(sequence, 0), data_of(sequence, 0, "reference-images")
+    with pytest.raises(ClbenchError, match=r"declare needs = \{'reference-images'\}"):
+        undeclared.reference_pairs("benchmark", 5, seed=0)
+    for data in (undeclared, images_only):
+        with pytest.raises(ClbenchError, match=r"declare needs = \{'reference-texts'\}"):
+            data.reference_stream("task", str(texts), seed=0)
+    assert data_of(sequence, 0, "reference-texts").reference_stream("task", str(texts), seed=0)
+
+
 class Careful(Method):
     """Measures how it does on images that it must never train on."""
 

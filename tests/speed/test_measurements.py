@@ -13,6 +13,7 @@ import torch
 
 from clbench.clip.layers.dropout import Kept
 from clbench.clip.model import CLIP
+from clbench.testing.toys import WordTokenizer
 from speed import (
     ablations,
     decisions,
@@ -30,7 +31,6 @@ from speed.machine import describe, operations, ratio
 from speed.operators import Operators
 from speed.sections import Plan
 from speed.setting import Size, class_texts
-from tests.conftest import WordTokenizer
 
 CPU = torch.device("cpu")
 SIZE = Size("tiny", batch=3, reference=4, rank=4)
