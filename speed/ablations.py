@@ -100,18 +100,6 @@ def open_clips_gelu(steps: NuSASteps) -> Iterator[None]:
 
 
 @contextmanager
-def whole_last_block(steps: NuSASteps) -> Iterator[None]:
-    """The last blocks are run for all tokens, because somebody looks at them."""
-    last = [steps.model.blocks("vision")[-1], steps.model.blocks("text")[-1]]
-    handles = [block.register_forward_hook(lambda *_: None) for block in last]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
 def systems_allocator(_: NuSASteps) -> Iterator[None]:
     """Freed memory goes back to the system."""
     with mock.patch.object(steps_module, "freed_memory_kept", return_value=nullcontext()):
@@ -123,6 +111,5 @@ SHORTCUTS: dict[str, Without] = {
     "low-rank products, own backward pass, fast dropout": materialised_update,
     "query, key and value as one node of the graph": one_layer_at_a_time,
     "QuickGELU that keeps its input only": open_clips_gelu,
-    "last block at the token that is read": whole_last_block,
     "freed memory stays in the process": systems_allocator,
 }

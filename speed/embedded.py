@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from clbench.clip.model import REMEMBERED
+from clbench.clip.shortcuts.constancy import Memo
 from clbench.clip.weights.loading import load_clip
 from clbench.config import resolve
 from clbench.core.data import Batch, SequenceData
@@ -21,7 +23,7 @@ from speed.machine import alternate, matrix_rate, operations
 from speed.operators import Operators
 from speed.steps import training_step
 
-LOADING = "import clbench.startup as s\nwith s.loading():\n import clbench.api\ns.leave(0)"
+LOADING = "import clbench.api"
 IN_A_ROW = 5
 """Calls that are timed together, as steps follow each other."""
 
@@ -41,7 +43,10 @@ def parts(calls: int, device: torch.device) -> list[dict[str, Any]]:
     method.to(device)
     rate = matrix_rate(device, torch.float32)
     count = len(sequence.benchmark)
-    steps = sum(settings.train.steps_for(task.name) for task in sequence.benchmark.tasks)
+    steps = sum(
+        settings.train.steps_for(task.name, len(sequence.train_set(i)))
+        for i, task in enumerate(sequence.benchmark.tasks)
+    )
     task = sequence.benchmark.tasks[count // 2]
     train = f"step of {settings.train.batch_size} images"
     test = f"test of {len(sequence.test_set(0))} images"
@@ -51,8 +56,7 @@ def parts(calls: int, device: torch.device) -> list[dict[str, Any]]:
         step = _measure(_training(method, settings, sequence, task), calls, rate, device)
         method.eval()
         method.end_task(task, None)  # type: ignore[arg-type]
-        with model.frozen():
-            row = _measure(_testing(method, settings, sequence), calls, rate, device)
+        row = _measure(_testing(method, settings, sequence), calls, rate, device)
     rows = [
         {"part": train, "count": steps, **step},
         {"part": test, "count": count * (count + 1), **row},
@@ -81,7 +85,7 @@ def _testing(method: Method, settings: RunSettings, sequence: SequenceData) -> C
 
     @torch.inference_mode()
     def test() -> Sequence[torch.Tensor]:
-        method.model._memo.clear()
+        method.model._memo = Memo(REMEMBERED)
         return [method.classify(images, classes) for images, _ in loader]
 
     return test

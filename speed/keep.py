@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from clbench.clip import model as clip_model
 from clbench.clip.adapters import lowrank
 from clbench.clip.adapters.lowrank import LowRankLinear
 from clbench.clip.layers import attention
@@ -149,11 +148,6 @@ def _bool_masks() -> AbstractContextManager[Any]:
     return mock.patch.object(Kept, "drawn", drawn)
 
 
-def _whole_last_block() -> AbstractContextManager[Any]:
-    """The last blocks are run for all tokens."""
-    return mock.patch.object(clip_model, "can_be_cut", return_value=False)
-
-
 def _systems_allocator() -> AbstractContextManager[Any]:
     """Freed memory goes back to the system."""
     return mock.patch.object(steps_module, "freed_memory_kept", return_value=nullcontext())
@@ -162,7 +156,7 @@ def _systems_allocator() -> AbstractContextManager[Any]:
 @contextmanager
 def _all_plain() -> Iterator[None]:
     with ExitStack() as stack:
-        for plain in (_four_lines(_pytorchs_dropout), _whole_last_block(), _systems_allocator()):
+        for plain in (_four_lines(_pytorchs_dropout), _systems_allocator()):
             stack.enter_context(plain)
         yield
 
@@ -171,10 +165,9 @@ VARIANTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "own backward pass of low-rank layers": lambda: _four_lines(_shipped_dropout),
     "query, key and value as one node": _one_by_one,
     "own dropout masks": _bool_masks,
-    "last block at the token that is read": _whole_last_block,
     "freed memory stays in the process": _systems_allocator,
     "low-rank layers in four lines: the first three": lambda: _four_lines(_pytorchs_dropout),
-    "all five": _all_plain,
+    "all four": _all_plain,
     SHIPPED: nullcontext,
 }
 """What is replaced by its plain counterpart while the context lasts."""

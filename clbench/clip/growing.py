@@ -45,7 +45,7 @@ def let_grow(module: nn.Module, *names: str) -> None:
     module.register_load_state_dict_pre_hook(resize)
 
 
-@declare(pure=True, token_wise=True, ignored=("_make",))
+@declare(pure=True, ignored=("_make",))
 class GrowingList(nn.ModuleList):
     """Modules of one kind, such as experts, of which there are more after every task.
 

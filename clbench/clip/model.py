@@ -18,7 +18,6 @@ from clbench.clip.layers.activation import QuickGELU
 from clbench.clip.layers.attention import PROJECTIONS, SplitAttention, packed_state_dict
 from clbench.clip.layers.together import declare, is_pure
 from clbench.clip.shortcuts.constancy import Memo, bit_digests, fingerprint, numerics
-from clbench.clip.shortcuts.last_block import can_be_cut, reads_class_token_only, run_to_tokens
 from clbench.clip.tokenizer import TextTokenizer
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import ClassTexts
@@ -131,7 +130,7 @@ class CLIP(nn.Module):
         images = images.to(self.device, non_blocking=True)
         if not images.is_floating_point():
             images = images.to(self.mean.dtype).div_(255).sub_(self.mean).div_(self.std)
-        return F.normalize(self._image_features(images).float(), dim=-1)
+        return F.normalize(self.network.visual(images).float(), dim=-1)
 
     def encode_together(self, *batches: Tensor) -> Sequence[Tensor]:
         """`encode_image` of several batches in one pass, which is faster where they are small."""
@@ -153,12 +152,8 @@ class CLIP(nn.Module):
         width = tokens.shape[1]
         x = text.token_embedding(tokens) + text.positional_embedding[:width]
         mask, ends = text.attn_mask[:width, :width], tokens.argmax(dim=-1)
-        if can_be_cut(text.transformer):
-            x = run_to_tokens(text.transformer, x, ends, mask)[:, 0]
-        else:
-            x = text.transformer(x, attn_mask=mask)
-            x = x[torch.arange(len(x), device=x.device), ends]
-        x = text.ln_final(x)
+        x = text.transformer(x, attn_mask=mask)
+        x = text.ln_final(x[torch.arange(len(x), device=x.device), ends])
         if isinstance(text.text_projection, nn.Module):
             x = text.text_projection(x)
         elif text.text_projection is not None:
@@ -289,15 +284,6 @@ class CLIP(nn.Module):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-    def _image_features(self, images: Tensor) -> Tensor:
-        vision = self.network.visual
-        if not reads_class_token_only(vision) or not can_be_cut(vision.transformer):
-            encoded: Tensor = vision(images)
-            return encoded
-        pooled, _ = vision._pool(run_to_tokens(vision.transformer, vision._embeds(images), 0))
-        features: Tensor = pooled if vision.proj is None else pooled @ vision.proj
-        return features
 
     def _text_trains(self) -> bool:
         """Whether a gradient could be asked of the text encoder."""

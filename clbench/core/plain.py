@@ -1,4 +1,4 @@
-"""Switching shortcuts off: ``CLBENCH_PLAIN=dropout,last_block`` in the environment.
+"""Switching shortcuts off: ``CLBENCH_PLAIN=dropout,lowrank_product`` in the environment.
 
 The names are those of the files that hold the shortcuts. Results agree up to rounding, and where
 random numbers are drawn, in distribution. The variable is recorded in the provenance of a run.
@@ -10,7 +10,7 @@ import os
 from typing import Literal
 
 VARIABLE = "CLBENCH_PLAIN"
-Shortcut = Literal["allocator", "dropout", "last_block", "lowrank_product"]
+Shortcut = Literal["allocator", "dropout", "lowrank_product"]
 
 
 def is_plain(name: Shortcut) -> bool:

@@ -129,6 +129,7 @@ def _mtil_run(method: str, seed: int) -> RunResult:
         benchmark="mtil",
         training_seconds=seconds,
         trainable=0 if growth is None else 1_572_864,
+        stored=0 if growth is None else 5000,
         peak_memory_bytes=9_000_000_000,
     )
     return run if growth is None else with_ranks(run, growth * (1 + 0.05 * seed))

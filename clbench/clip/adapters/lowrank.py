@@ -21,7 +21,7 @@ def _together(layers: Sequence[LowRankLinear], x: Tensor) -> Sequence[Tensor] | 
     return _products(layers, x) if alike else None
 
 
-@declare(pure=True, token_wise=True, together=_together, idle=lambda layer: not layer.active)
+@declare(pure=True, together=_together, idle=lambda layer: not layer.active)
 class LowRankLinear(nn.Module):
     """A frozen linear layer plus a low-rank update: ``y = W x + b + c B M A dropout(x)``.
 

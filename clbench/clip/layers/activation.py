@@ -15,7 +15,7 @@ from clbench.clip.layers.together import declare
 SLOPE: Final = 1.702
 
 
-@declare(pure=True, token_wise=True)
+@declare(pure=True)
 class QuickGELU(transformer.QuickGELU):  # type: ignore[misc]
     """``x sigmoid(1.702 x)``, written as ``silu(1.702 x) / 1.702``.
 

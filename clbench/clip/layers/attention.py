@@ -101,8 +101,8 @@ class SplitAttention(nn.Module):
             key: ``(B, S, D)``.
             value: ``(B, S, D)``.
             need_weights: must be False.
-            attn_mask: ``(L, S)`` or ``(B * heads, L, S)``, or ``(B, 1, L, S)`` for all heads;
-                float is added to the scores, bool marks with True the pairs that must not attend.
+            attn_mask: ``(L, S)`` or ``(B * heads, L, S)``; float is added to the scores, bool
+                marks with True the pairs that must not attend.
             is_causal: every position attends to itself and earlier ones; stands for `attn_mask`.
 
         Returns:
@@ -122,8 +122,6 @@ class SplitAttention(nn.Module):
         """Query, key and value, those of one input together."""
         if query is key is value:
             return apply_layers((self.q_proj, self.k_proj, self.v_proj), query)
-        if key is value:
-            return self.q_proj(query), *apply_layers((self.k_proj, self.v_proj), key)
         return self.q_proj(query), self.k_proj(key), self.v_proj(value)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class Kept(NamedTuple):
         return torch.from_numpy(bits).view(self.shape).to(dtype)
 
 
-@declare(pure=lambda dropout: not dropout.dropping, token_wise=True)
+@declare(pure=lambda dropout: not dropout.dropping)
 class Dropout(nn.Module):
     """`torch.nn.Dropout` with a mask that costs a tenth on the CPU.
 

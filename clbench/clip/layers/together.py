@@ -33,7 +33,6 @@ class Declaration:
             strings, and tuples, lists, sets and mappings of them. All of these are part of the key
             under which results are remembered, so a module need not list its switches, scales or
             chosen experts; it must only not look at anything else.
-        token_wise: whether each token of ``(..., tokens, width)`` is computed from itself alone.
         together: computes several layers of the class at one input, or returns None where it
             cannot; None if there is no faster way than one after the other.
         by_identity: attributes that hold objects of other kinds, which stay as they are: another
@@ -44,7 +43,6 @@ class Declaration:
     """
 
     pure: Callable[[Any], bool]
-    token_wise: bool
     together: Together | None
     by_identity: frozenset[str]
     ignored: frozenset[str]
@@ -57,7 +55,6 @@ _DECLARED: dict[type[nn.Module], Declaration] = {}
 def declare(
     *,
     pure: bool | Callable[[Any], bool] = False,
-    token_wise: bool = False,
     together: Together | None = None,
     by_identity: Collection[str] = (),
     ignored: Collection[str] = (),
@@ -65,20 +62,20 @@ def declare(
 ) -> Callable[[Module], Module]:
     """Declare what shortcuts may assume about a class of modules; arguments as in `Declaration`.
 
-    >>> @declare(pure=True, token_wise=True)
+    >>> @declare(pure=True)
     ... class Doubled(nn.Module):
     ...     def forward(self, x):
     ...         return 2 * x
     >>> class Subclass(Doubled):
     ...     pass
-    >>> is_token_wise(Doubled()), is_token_wise(Subclass())
+    >>> is_pure(Doubled()), is_pure(Subclass())
     (True, False)
     """
     decide = pure if callable(pure) else lambda _: bool(pure)
 
     def declared(cls: Module) -> Module:
         _DECLARED[cls] = Declaration(
-            decide, token_wise, together, frozenset(by_identity), frozenset(ignored), idle
+            decide, together, frozenset(by_identity), frozenset(ignored), idle
         )
         return cls
 
@@ -94,12 +91,6 @@ def is_pure(module: nn.Module) -> bool:
     """Whether a module itself, its children aside, is declared `pure` and nothing is in its way."""
     declaration = _DECLARED.get(type(module))
     return declaration is not None and declaration.pure(module) and not _interfered(module)
-
-
-def is_token_wise(module: nn.Module) -> bool:
-    """Whether a module itself, its children aside, is declared `token_wise`, and unobserved."""
-    declaration = _DECLARED.get(type(module))
-    return declaration is not None and declaration.token_wise and not _interfered(module)
 
 
 def apply_layers(layers: Sequence[nn.Module], x: Tensor) -> Sequence[Tensor]:
@@ -145,7 +136,7 @@ for _cls in (
     open_clip_transformer.LayerScale,
     open_clip_transformer.QuickGELU,
 ):
-    declare(pure=True, token_wise=True)(_cls)
+    declare(pure=True)(_cls)
 for _cls in (
     nn.Conv2d,
     nn.ModuleDict,
@@ -161,7 +152,7 @@ for _cls in (
     open_clip_transformer.VisionTransformer,
 ):
     declare(pure=True)(_cls)
-declare(pure=_drops_nothing, token_wise=True)(nn.Dropout)
+declare(pure=_drops_nothing)(nn.Dropout)
 declare(pure=lambda dropout: not dropout.training or dropout.prob == 0)(
     open_clip_transformer.PatchDropout
 )

@@ -273,7 +273,7 @@ class Experts(nn.Module):
         return self.layers[self.chosen](x)
 
 
-@declare(pure=True, token_wise=True)
+@declare(pure=True)
 class DeclaredExperts(Experts):
     """The same, with a declaration."""
 

@@ -32,7 +32,7 @@ def low_rank(like: nn.Linear, rank: int) -> nn.Sequential:
 
 # Text features are remembered until something that they depend on changes. The class says that
 # this is its tensors, its parts and its plain attributes, so `chosen` is included.
-@declare(pure=True, token_wise=True)
+@declare(pure=True)
 class RoutedLinear(nn.Module):
     """A frozen layer and an update per task: ``y = W x + b + B_k A_k x`` for the `chosen` k."""
 
