@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from clbench import config, registry
+from clbench import config
 from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
@@ -30,6 +31,7 @@ from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
 from clbench.inputs import load_inputs
+from clbench.launch.plan import Countdown, plan
 from clbench.report.run_files import publish
 from clbench.trackers.choose import make_trackers
 
@@ -186,13 +188,14 @@ def rerun(
 
 
 def compare(
-    benchmark: str = "mini",
-    methods: Sequence[str] | str = "all",
-    seeds: Sequence[int] = (0, 1, 2),
+    benchmark: str | None = None,
+    methods: Sequence[str] | str | None = None,
+    seeds: Sequence[int] | None = None,
     *,
     backbone: str | None = None,
     runs_dir: Path | str = "runs",
     settings: Overrides | None = None,
+    config_file: Path | None = None,
     logger: str | Sequence[str] | None = None,
     quick: bool = False,
     fresh: bool = False,
@@ -205,12 +208,13 @@ def compare(
     keep the others from running.
 
     Args:
-        benchmark: name of the benchmark.
-        methods: names, or ``all``.
-        seeds: training seeds.
+        benchmark: name of the benchmark; ``mini`` by default.
+        methods: names, or ``all``, which is the default.
+        seeds: training seeds; 0, 1 and 2 by default.
         backbone: as in `run`.
         runs_dir: where run directories are made.
         settings: dotted keys to values, for every run.
+        config_file: YAML file with a configuration tree, which may name ``methods`` and ``seeds``.
         logger: as in `run`.
         quick: smoke runs whose numbers mean nothing.
         fresh: start all runs anew and put earlier ones aside.
@@ -220,22 +224,28 @@ def compare(
     Raises:
         ClbenchError: an invalid configuration; or, after all other runs, those that failed.
     """
-    names = registry.method_names() if methods == "all" else list(methods)
-    overrides = _overrides(backbone, settings, logger)
-    planned = [
-        config.resolve(name, benchmark, overrides={**overrides, "seed": seed}, quick=quick)
-        for seed in seeds
-        for name in names
-    ]
+    planned = plan(
+        benchmark,
+        methods,
+        seeds,
+        config_file=config_file,
+        overrides=_overrides(backbone, settings, logger),
+        quick=quick,
+    )
+    complete = [] if fresh else [i for i, (s, _) in enumerate(planned) if _complete(s, runs_dir)]
+    countdown = Countdown([resolved.method.name for resolved, _ in planned], complete)
     results: list[RunResult] = []
     failures: list[str] = []
     for resolved, cls in planned:
+        reporter = _reporter(console, quiet)
+        reporter.heading(countdown.heading())
+        started = time.monotonic()
         try:
-            reporter = _reporter(console, quiet)
             result = run_resolved(resolved, cls, Path(runs_dir), reporter, fresh=fresh)
             results.append(result)
         except ClbenchError as error:
             failures.append(f"{resolved.method.name}, seed {resolved.seed}: {error}")
+        countdown.finished(time.monotonic() - started)
     if failures:
         raise ClbenchError("\n".join(failures))
     return results
@@ -299,6 +309,15 @@ def recipe_deviation(result: RunResult) -> str | None:
     expected, used = _decisive(recipe.model_dump(mode="json")), _decisive(result.config)
     differing = [key for key, value in expected.items() if used.get(key) != value]
     return f"other settings than the recipe's: {', '.join(differing)}" if differing else None
+
+
+def _complete(settings: RunSettings, runs_dir: Path | str) -> bool:
+    """Whether a run with these settings has nothing left to do, as far as its result says."""
+    try:
+        result = RunDirectory(run_path(Path(runs_dir), settings)).result()
+    except ClbenchError:
+        return False  # which its run will say
+    return result is not None and result.status != "partial"
 
 
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:

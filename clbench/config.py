@@ -40,7 +40,7 @@ def resolve(
     method: str | type[Method] | None = None,
     benchmark: str | None = None,
     *,
-    config: Path | None = None,
+    config: Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     quick: bool = False,
 ) -> tuple[RunSettings, type[Method]]:
@@ -49,14 +49,15 @@ def resolve(
     Args:
         method: name, ``package.module:Class`` or class; the file's or ``nusa`` if None.
         benchmark: name; the file's or ``mini`` if None.
-        config: YAML file with a configuration tree.
+        config: a configuration tree, or a YAML file with one.
         overrides: dotted keys, e.g. ``{"method.rank": 16, "seed": 1}``.
         quick: cut steps and test images for a smoke run.
 
     Raises:
         ClbenchError: all problems found, one line each.
     """
-    tree = _merge(read_config(config) if config else {}, nest(overrides or {}))
+    given = read_config(config) if isinstance(config, Path) else config or {}
+    tree = _merge(given, nest(overrides or {}))
     tree = {key: _with_name(key, value) for key, value in tree.items()}
     names = {key: tree.get(key, {}).pop("name", None) for key in ("method", "benchmark")}
     chosen = method or names["method"] or "nusa"

@@ -130,19 +130,28 @@ def run(
 
 
 @app.command(
-    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0,1 | "
-    "clbench compare --benchmark mini --logger wandb"
+    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0-4 | "
+    "clbench compare --config study.yaml | clbench compare --benchmark mini --logger wandb"
 )
 @command
 def compare(
-    benchmark: Annotated[str, typer.Option(help="Name.")] = "mini",
-    methods: Annotated[str, typer.Option(help="Names with commas between, or all.")] = "all",
-    seeds: Annotated[str, typer.Option(help="Training seeds with commas between.")] = "0,1,2",
+    benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
+    methods: Annotated[
+        str | None, typer.Option(help="Names with commas between, or all.", show_default="all")
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Training seeds: numbers and ranges, 0,2,5-7.", show_default="0-2"),
+    ] = None,
     backbone: Backbone = None,
     root: Root = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     precision: Precision = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML configuration file; may also name methods and seeds."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write tables and the result files there.")
     ] = None,
@@ -154,16 +163,18 @@ def compare(
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
     from clbench import api
+    from clbench.launch.plan import parse_seeds
     from clbench.report.run_files import collect
     from clbench.report.write import write_report
 
     results = api.compare(
         benchmark,
-        "all" if methods == "all" else [name.strip() for name in methods.split(",")],
-        _seeds(seeds),
+        methods if methods in (None, "all") else [name.strip() for name in methods.split(",")],
+        None if seeds is None else parse_seeds(seeds),
         backbone=backbone,
         runs_dir=runs_dir,
         settings=_settings(settings, root, precision),
+        config_file=config,
         logger=logger,
         quick=quick,
         fresh=fresh,
@@ -344,13 +355,6 @@ app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --ev
     runs.verify
 )
 app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(runs.rerun)
-
-
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ClbenchError(f"--seeds {text!r}: expected whole numbers, e.g. 0,1,2") from None
 
 
 def _two_methods(text: str) -> tuple[str, str]:
