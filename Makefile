@@ -29,14 +29,15 @@ compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare t
 	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --out reports/mini $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
-report: $(VENV)/.stamp-run  ## build tables, figures and page of reports/mini from its results
+report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of reports/ from the results
 	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html $(ARGS)
 	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
 	$(BIN)/python -m clbench.report.embed README.md
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
+	$(BIN)/python -m clbench.report.lock reports
 
-docs: $(VENV)/.stamp-run  ## renew the tables of hyper-parameters in docs/methods
-	$(BIN)/python -m clbench.cli.pages docs/methods/*.md
+docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md and docs/methods
+	$(BIN)/python -m clbench.cli.pages docs/settings.md docs/methods/*.md
 
 bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
 	$(BIN)/python -m speed $(ARGS)

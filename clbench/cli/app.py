@@ -9,9 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from clbench.cli import runs
+from clbench.cli import completion, runs
 from clbench.cli.command import command
 from clbench.cli.data import data_app
+from clbench.cli.options import (
+    Backbone,
+    Benchmark,
+    Fresh,
+    Logger,
+    Precision,
+    Quick,
+    Quiet,
+    Root,
+    Runs,
+    RunsDir,
+    Settings,
+)
 from clbench.core.errors import ClbenchError
 
 if TYPE_CHECKING:
@@ -21,48 +34,10 @@ app = typer.Typer(
     name="clbench",
     help="Compare continual-learning methods on CLIP.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Try: clbench run --quick | clbench list | clbench show nusa",
 )
-
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="key=value, e.g. method.rank=16 or train.lr=1e-3. Repeatable."),
-]
-Backbone = Annotated[
-    str | None,
-    typer.Option(
-        help="mini, ARCHITECTURE, ARCHITECTURE/TAG (ViT-B-16/openai) or a weights file.",
-        show_default="the benchmark's",
-    ),
-]
-Root = Annotated[
-    Path | None,
-    typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
-]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="fp32, bf16 or fp16 (autocast).", show_default="fp32, as published"),
-]
-Logger = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Where to track the run: csv, tensorboard, wandb. Repeatable, or with commas between.",
-        show_default="csv",
-    ),
-]
-Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
-Fresh = Annotated[
-    bool,
-    typer.Option(
-        "--fresh", help="Start anew; an earlier run with the same settings is kept aside."
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
-
 
 app.add_typer(data_app, name="data")
 
@@ -93,9 +68,13 @@ def _options(
 def run(
     method: Annotated[
         str | None,
-        typer.Option(help="Name, package.module:Class or file.py:Class.", show_default="nusa"),
+        typer.Option(
+            help="Name, package.module:Class or file.py:Class.",
+            show_default="nusa",
+            autocompletion=completion.methods,
+        ),
     ] = None,
-    benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
+    benchmark: Benchmark = None,
     seed: Annotated[int | None, typer.Option(help="Training seed.", show_default="0")] = None,
     backbone: Backbone = None,
     root: Root = None,
@@ -135,9 +114,14 @@ def run(
 )
 @command
 def compare(
-    benchmark: Annotated[str | None, typer.Option(help="Name.", show_default="mini")] = None,
+    benchmark: Benchmark = None,
     methods: Annotated[
-        str | None, typer.Option(help="Names with commas between, or all.", show_default="all")
+        str | None,
+        typer.Option(
+            help="Names with commas between, or all.",
+            show_default="all",
+            autocompletion=completion.method_list,
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
@@ -196,15 +180,14 @@ def compare(
 )
 @command
 def report(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
-    ],
+    runs: Runs,
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
     compare: Annotated[
         str | None,
         typer.Option(
             help="Two methods with a comma between: their differences on the same test images "
-            "and seeds, with intervals and tests."
+            "and seeds, with intervals and tests.",
+            autocompletion=completion.method_list,
         ),
     ] = None,
     published: Annotated[
@@ -277,7 +260,10 @@ def dashboard(
     project: Annotated[str, typer.Option(envvar="WANDB_PROJECT", help="W&B project.")] = "clbench",
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Run directories or folders of them; all runs of the project if none."),
+        typer.Argument(
+            help="Run directories or folders of them; all runs of the project if none.",
+            autocompletion=completion.runs,
+        ),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Where the specification goes if it cannot be sent.")
@@ -316,9 +302,14 @@ def metrics(
 @app.command("list", epilog="Example: clbench list methods")
 @command
 def list_names(
-    kind: Annotated[str, typer.Argument(help="methods, benchmarks, recipes or all.")] = "all",
+    kind: Annotated[
+        str,
+        typer.Argument(
+            help="methods, benchmarks, recipes, settings or all.", autocompletion=completion.kinds
+        ),
+    ] = "all",
 ) -> None:
-    """List methods, benchmarks and recipes."""
+    """List methods, benchmarks, recipes and settings."""
     from clbench.cli.show import listing
 
     _console().print(listing(kind))
@@ -331,7 +322,11 @@ def list_names(
 @command
 def show(
     name: Annotated[
-        str, typer.Argument(help="A method, benchmark, recipe, run directory or result file.")
+        str,
+        typer.Argument(
+            help="A method, benchmark, recipe, run directory or result file.",
+            autocompletion=completion.names,
+        ),
     ],
     images: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of a benchmark's test images.")
@@ -355,6 +350,7 @@ app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --ev
     runs.verify
 )
 app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(runs.rerun)
+app.command(epilog="Example: clbench env runs/mini/nusa/seed0-1a2b3c4d > constraints.txt")(runs.env)
 
 
 def _two_methods(text: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from clbench.cli import completion
 from clbench.cli.command import command
 from clbench.core.errors import ClbenchError, unknown_name
 
@@ -27,7 +28,11 @@ data_app = typer.Typer(
 )
 
 Benchmark = Annotated[
-    str, typer.Argument(help="mtil, cifar100 (or a variant of them), a data set, or all.")
+    str,
+    typer.Argument(
+        help="mtil, cifar100 (or a variant of them), a data set, or all.",
+        autocompletion=completion.data_sets,
+    ),
 ]
 Root = Annotated[
     Path | None,

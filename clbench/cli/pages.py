@@ -1,8 +1,9 @@
-"""Keep the tables of hyper-parameters in the methods' pages as the signatures have them.
+"""Keep the tables of settings in the documentation as the code has them.
 
-``python -m clbench.cli.pages docs/methods/*.md`` renews what stands between
+``python -m clbench.cli.pages docs/settings.md docs/methods/*.md`` renews what stands between
 ``<!-- hyper-parameters -->`` and ``<!-- end of hyper-parameters -->`` in the page of each method,
-which is named like it.
+which is named like it, and between ``<!-- settings -->`` and ``<!-- end of settings -->`` in
+``settings.md``.
 """
 
 from __future__ import annotations
@@ -12,31 +13,35 @@ import sys
 from pathlib import Path
 
 from clbench import registry
+from clbench.cli.reference import settings_page
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.hyperparameters import markdown_table
 
-_BLOCK = re.compile(
-    r"(<!-- hyper-parameters -->\n).*?(<!-- end of hyper-parameters -->)", re.DOTALL
-)
+SETTINGS = "settings"
+"""Stem of the page of all settings; pages of other names belong to methods."""
 
 
 def renewed(page: Path) -> str:
-    """The text of a method's page with the table as its signature has it.
+    """The text of a page with the tables as the code has them.
 
     Raises:
-        ClbenchError: the page cannot be read, has no place for the table, or is of no method.
+        ClbenchError: the page cannot be read, has no place for the tables, or is of no method.
     """
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise ClbenchError(f"cannot read {page}: {error.strerror}") from error
-    table = markdown_table(registry.method(page.stem).schema())
-    text, count = _BLOCK.subn(lambda block: f"{block[1]}\n{table}\n{block[2]}", text)
+    if page.stem == SETTINGS:
+        mark, tables = SETTINGS, settings_page()
+    else:
+        mark, tables = "hyper-parameters", markdown_table(registry.method(page.stem).schema())
+    block = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)
+    text, count = block.subn(lambda found: f"{found[1]}\n{tables}\n{found[2]}", text)
     if count != 1:
         raise ClbenchError(
-            f"{page} needs one pair of lines '<!-- hyper-parameters -->' and "
-            f"'<!-- end of hyper-parameters -->', found {count}"
+            f"{page} needs one pair of lines '<!-- {mark} -->' and '<!-- end of {mark} -->', "
+            f"found {count}"
         )
     return text
 

@@ -1,4 +1,4 @@
-"""Commands on finished runs: `clbench verify`, `clbench rerun`."""
+"""Commands on finished runs: `clbench verify`, `clbench rerun`, `clbench env`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ import typer
 from rich.console import Console
 
 from clbench.cli.command import command
+from clbench.cli.options import Quiet, Run, Runs
 from clbench.core.errors import ClbenchError
 
 
 @command
 def verify(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run directories, result files, or folders of them.")
-    ],
+    runs: Runs,
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Also test the final checkpoints anew.")
     ] = False,
@@ -38,13 +37,13 @@ def verify(
 
 @command
 def rerun(
-    run: Annotated[Path, typer.Argument(help="Run directory or result file.")],
+    run: Run,
     root: Annotated[
         str | None,
         typer.Option(help="Folder of the data sets.", show_default="that of the run"),
     ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where the repetition is made.")] = Path("reruns"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Repeat a run with the configuration in its result, and compare the numbers."""
     from clbench import api
@@ -55,6 +54,15 @@ def rerun(
         _line(line)
     path = api.run_directory(result, runs_dir)
     _line(f"run directory: {path}")
+
+
+@command
+def env(run: Run) -> None:
+    """Print the exact versions of a run's packages as a constraints file for pip."""
+    from clbench.cli.constraints import constraints
+    from clbench.core.results.result import RunResult
+
+    typer.echo(constraints(RunResult.load(run)), nl=False)
 
 
 def _line(text: str) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Group, RenderableType
@@ -14,11 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench import registry
+from clbench.cli.reference import first_line, options_section, run_sections
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.hyperparameters import meaning, type_text
 from clbench.core.method import Method
 
-KINDS = ("all", "methods", "benchmarks", "recipes")
+KINDS = ("all", "methods", "benchmarks", "recipes", "settings")
 
 
 def listing(kind: str) -> RenderableType:
@@ -29,7 +28,12 @@ def listing(kind: str) -> RenderableType:
     """
     if kind not in KINDS:
         raise unknown_name("kind", kind, KINDS)
-    tables = {"methods": _methods, "benchmarks": _benchmarks, "recipes": _recipes}
+    tables = {
+        "methods": _methods,
+        "benchmarks": _benchmarks,
+        "recipes": _recipes,
+        "settings": _settings,
+    }
     return Group(*(make() for name, make in tables.items() if kind in (name, "all")))
 
 
@@ -80,47 +84,30 @@ def write_contact_sheet(name: str, path: Path, *, columns: int = 20) -> None:
         raise ClbenchError(f"cannot write the picture {path}: {error}") from error
 
 
-def documented_arguments(thing: Any) -> dict[str, str]:
-    """The ``Args:`` section of a Google docstring: name to text.
-
-    >>> class Example:
-    ...     '''Nothing.
-    ...
-    ...     Args:
-    ...         rank: number of directions,
-    ...             at least 1.
-    ...     '''
-    >>> documented_arguments(Example)
-    {'rank': 'number of directions, at least 1.'}
-    """
-    text = inspect.getdoc(thing) or ""
-    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", text, re.MULTILINE)
-    docs: dict[str, str] = {}
-    for line in section[1].splitlines() if section else []:
-        entry = re.match(r"^    (\w+): (.*)$", line)
-        if entry:
-            docs[entry[1]] = entry[2]
-        elif docs and line.strip():
-            last = list(docs)[-1]
-            docs[last] = f"{docs[last]} {line.strip()}"
-    return docs
-
-
 def _image_size(recipe: registry.BenchmarkRecipe) -> int:
     default = inspect.signature(recipe.load_builder()).parameters["image_size"].default
     return default if isinstance(default, int) else 224
 
 
+def _table(title: str, name: str, *others: str) -> Table:
+    """A table whose names stay whole; other columns wrap, so that nothing is cut."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(name, no_wrap=True)
+    for other in others:
+        table.add_column(other, overflow="fold")
+    return table
+
+
 def _methods() -> Table:
-    table = Table("method", "what it does", "needs", title="Methods", title_justify="left")
+    table = _table("Methods", "method", "what it does", "needs")
     for name, cls in registry.methods().items():
         needs = ", ".join(sorted(cls.needs)) or "-"
-        table.add_row(name, _first_line(cls), needs)
+        table.add_row(name, first_line(cls), needs)
     return table
 
 
 def _benchmarks() -> Table:
-    table = Table("benchmark", "what it is", title="Benchmarks", title_justify="left")
+    table = _table("Benchmarks", "benchmark", "what it is")
     for name in registry.benchmark_names():
         table.add_row(name, registry.benchmark(name).title)
     table.add_row(f"{registry.FOLDER}/path", "Your folder task/split/class/*.jpg as a benchmark")
@@ -128,14 +115,10 @@ def _benchmarks() -> Table:
 
 
 def _recipes() -> Table:
-    table = Table("recipe", title="Recipes (clbench show RECIPE)", title_justify="left")
+    table = _table("Recipes (clbench show RECIPE)", "recipe")
     for name in registry.recipe_names():
         table.add_row(name)
     return table
-
-
-def _first_line(thing: Any) -> str:
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def _describe_method(cls: type[Method]) -> Group:
@@ -146,7 +129,7 @@ def _describe_method(cls: type[Method]) -> Group:
         Text(f"{text}\n"),
         Text(f"paper: {cls.paper}"),
         Text(f"needs: {', '.join(sorted(cls.needs)) or 'nothing beyond the tasks'}\n"),
-        _parameters("Hyper-parameters (--set method.NAME=VALUE)", cls.schema(), cls),
+        _parameters("Hyper-parameters (--set method.NAME=VALUE)", cls.schema()),
     ]
     settings = {"params": recipe.params, "train": recipe.train, "benchmarks": recipe.benchmarks}
     used = {key: value for key, value in settings.items() if value}
@@ -156,25 +139,39 @@ def _describe_method(cls: type[Method]) -> Group:
 
 
 def _describe_benchmark(recipe: registry.BenchmarkRecipe) -> Group:
-    builder = recipe.load_builder()
+    section = options_section(recipe)
     schema = {
         key: p.replace(default=recipe.options.get(key, p.default))
-        for key, p in recipe.option_schema().items()
+        for key, p in section.schema.items()
     }
     return Group(
         Text(f"{recipe.name}\n", style="bold"),
         Text(f"{recipe.title}\n"),
-        Text(f"{_first_line(builder)}\n"),
-        _parameters("Options (--set benchmark.NAME=VALUE)", schema, builder),
+        Text(f"{section.about}\n"),
+        _parameters("Options (--set benchmark.NAME=VALUE)", schema),
         Text(f"\nbackbone: {recipe.backbone or 'ViT-B-16, openai'}"),
     )
 
 
-def _parameters(title: str, schema: Mapping[str, inspect.Parameter], documented: Any) -> Table:
-    docs = documented_arguments(documented)
-    table = Table("name", "type", "default", "meaning", title=title, title_justify="left")
-    for name, parameter in schema.items():
-        default = "required" if parameter.default is parameter.empty else repr(parameter.default)
-        text = meaning(parameter) or docs.get(name, "")
-        table.add_row(*(Text(cell) for cell in (name, type_text(parameter), default, text)))
+def _settings() -> Table:
+    table = _parameter_table("Settings (--set NAME=VALUE; those of a method or benchmark: show)")
+    for section in run_sections():
+        for key, parameter in section.dotted().items():
+            table.add_row(*_parameter_row(key, parameter))
     return table
+
+
+def _parameters(title: str, schema: Mapping[str, inspect.Parameter]) -> Table:
+    table = _parameter_table(title)
+    for name, parameter in schema.items():
+        table.add_row(*_parameter_row(name, parameter))
+    return table
+
+
+def _parameter_table(title: str) -> Table:
+    return _table(title, "name", "type", "default", "meaning")
+
+
+def _parameter_row(name: str, parameter: inspect.Parameter) -> list[Text]:
+    default = "required" if parameter.default is parameter.empty else repr(parameter.default)
+    return [Text(cell) for cell in (name, type_text(parameter), default, meaning(parameter))]

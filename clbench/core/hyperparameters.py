@@ -157,7 +157,7 @@ def _text(annotation: Any) -> str:
     elif isinstance(origin, type) and inner:
         kind = f"{origin.__name__}[{', '.join(map(_text, inner))}]"
     else:
-        kind = "None" if base is type(None) else inspect.formatannotation(base)
+        kind = {type(None): "None", ...: "..."}.get(base) or inspect.formatannotation(base)
     return " ".join([kind.replace("typing.", ""), *_bounds(extras)])
 
 
@@ -165,9 +165,9 @@ def _bounds(extras: Iterable[Any]) -> list[str]:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     metadata = [m for e in extras for m in (e.metadata if isinstance(e, FieldInfo) else [e])]
     found = [
-        f"{sign} {getattr(m, name):g}"
+        f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
         for m in metadata
         for name, sign in signs.items()
-        if getattr(m, name, None) is not None
+        if (bound := getattr(m, name, None)) is not None
     ]
     return [", ".join(found)] if found else []

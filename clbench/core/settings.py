@@ -27,8 +27,8 @@ class BackboneSettings(Settings):
     """Which CLIP is adapted.
 
     Attributes:
-        model: open_clip architecture, e.g. ``ViT-B-16``.
-        weights: open_clip tag (``openai``), a local file, ``package:file`` for weights inside an
+        model: architecture, by open_clip's name, e.g. ``ViT-B-16``.
+        weights: tag of open_clip (``openai``), a local file, ``package:file`` for weights inside an
             installed package, or ``random`` for an untrained model.
     """
 
@@ -42,7 +42,12 @@ class BackboneSettings(Settings):
 
 
 class BenchmarkSettings(Settings):
-    """Which task sequence is run, with the options of its builder."""
+    """Which task sequence is run, with the options of its builder.
+
+    Attributes:
+        name: registry key, or ``folder:/path``.
+        options: arguments of the builder.
+    """
 
     name: str = "mini"
     options: dict[str, Any] = {}
@@ -76,7 +81,7 @@ class TrainSettings(Settings):
         lr: peak learning rate; a number or a mapping like `steps`.
         weight_decay: the optimizer's weight decay.
         betas: decay rates of AdamW and Adam.
-        momentum: of SGD.
+        momentum: momentum of SGD.
         schedule: after the warm-up, ``cosine`` or ``linear`` decay to zero, or ``constant``.
         warmup: warm-up length; below 1 a fraction of the steps, else a number of steps.
         clip_grad_norm: largest norm of the gradient; None means no clipping.
@@ -133,7 +138,11 @@ class TrainSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How tests are run; changes speed, and results only of methods that decide by the batch."""
+    """How tests are run; changes speed, and results only of methods that decide by the batch.
+
+    Attributes:
+        batch_size: images per batch.
+    """
 
     batch_size: PositiveInt = 256
 
@@ -154,6 +163,7 @@ class RunSettings(Settings):
     """Everything that decides the numbers of a run, and the few things that do not.
 
     Attributes:
+        seed: training seed; in the run directory's name beside the hash.
         quick: a smoke run (few steps, few test images) whose numbers mean nothing.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
         device: ``auto``, ``cpu`` or ``cuda``; not part of the hash.

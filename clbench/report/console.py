@@ -59,11 +59,18 @@ class ConsoleReport:
                 if line:
                     yield Text(line)
             summary = summary_table(group.results)
+            whole = summary_grid(summary, group.setting, CONSOLE_KEYS)
             for shown in range(len(CONSOLE_KEYS), 1, -1):
                 grid = summary_grid(summary, group.setting, CONSOLE_KEYS[:shown])
                 if _width(grid) <= options.max_width:
                     break
             yield to_rich(grid)
+            if left_out := [title for title in whole.header if title not in grid.header]:
+                yield Text(
+                    f"No room at {options.max_width} columns for: {', '.join(left_out)} "
+                    f"({_width(whole)} columns show all)",
+                    style="dim",
+                )
         for table in side_by_side(self.groups):
             yield Text(f"{table.title} (different benchmarks, side by side)", style="bold")
             yield to_rich(side_by_side_grid(table))
@@ -101,7 +108,13 @@ def published_list(method: str | None) -> Table:
         ClbenchError: nobody published numbers of such a method.
     """
     numbers = published_numbers() if method is None else published_of(method)
-    table = Table("method", "benchmark", "order", "Transfer", "Avg", "Last", "remarks", "source")
+    table = Table()
+    for title in ("method", "benchmark", "order"):
+        table.add_column(title, overflow="fold")
+    for title in ("Transfer", "Avg", "Last"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("remarks", "source"):
+        table.add_column(title, overflow="fold")
     lines: dict[tuple[str, ...], dict[str, PublishedNumber]] = {}
     for number in numbers:
         if number.metric in ("transfer", "average", "last") and not number.task:

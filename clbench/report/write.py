@@ -45,6 +45,19 @@ def write_report(
         ClbenchError: there are no results, two contradict each other, or a file cannot be
             written.
     """
+    files = report_files(results, comparisons=comparisons, deviation=deviation)
+    for name, text in files.items():
+        write_atomic(out / name, text)
+    return [out / name for name in files]
+
+
+def report_files(
+    results: Iterable[RunResult],
+    *,
+    comparisons: Sequence[Comparison] = (),
+    deviation: Deviation | None = None,
+) -> dict[str, str]:
+    """What `write_report` writes: path inside the folder to text."""
     groups = comparable_groups(results)
     files: dict[str, str] = {}
     for group in groups:
@@ -57,9 +70,7 @@ def write_report(
     if len(groups) > 1:
         tables = [*spanning, *(summary_document(group) for group in groups)]
         files["summary.md"] = "\n".join(table.markdown() for table in tables)
-    for name, text in files.items():
-        write_atomic(out / name, text)
-    return [out / name for name in files]
+    return files
 
 
 def _matrices(group: ComparableGroup) -> dict[str, str]:

@@ -106,7 +106,7 @@ def class_steps(
     Args:
         steps: number of steps; divides the number of classes.
         class_seed: seed of the class order.
-        rendering: as in `tasks`.
+        rendering: ``official``, or ``validation``: other images of the same classes.
         name: name of the variant.
         data_root: as in `tasks`.
         workers: ignored, the images are in memory.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,12 @@ from rich.console import Console, RenderableType
 
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
-from clbench.report.console import abbreviate, matrix_console, render_console
+from clbench.report.console import (
+    abbreviate,
+    matrix_console,
+    published_list,
+    render_console,
+)
 from clbench.report.tables.grid import percent
 from clbench.report.tables.matrix_csv import read_matrix_csv
 
@@ -40,9 +46,35 @@ def test_summary_numbers_are_never_cut(study: list[RunResult], width: int) -> No
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_costs_are_left_out_where_space_is_short(study: list[RunResult]) -> None:
-    assert "Training" in printed(render_console(study), 120)
-    assert "Training" not in printed(render_console(study), 70)
+def test_costs_are_left_out_where_space_is_short_which_is_said(study: list[RunResult]) -> None:
+    wide, narrow = (printed(render_console(study), width) for width in (120, 70))
+    assert "No room" not in wide
+    (line,) = [line for line in narrow.splitlines() if line.startswith("No room")]
+    left_out = line.removeprefix("No room at 70 columns for: ").partition(" (")[0].split(", ")
+    assert left_out
+    for title in ("Transfer", "Avg", "Last", "Forgetting", "Trainable", "Stored", "Training"):
+        assert title in wide
+        shown = any(title in other for other in narrow.splitlines() if other != line)
+        assert shown != (title in left_out)
+
+
+def test_the_width_that_shows_all_columns_does(study: list[RunResult]) -> None:
+    found = re.search(
+        r"(\d+) columns show all", " ".join(printed(render_console(study), 70).split())
+    )
+    assert found is not None
+    assert "No room" not in printed(render_console(study), int(found[1]))
+    assert "No room" in printed(render_console(study), int(found[1]) - 1)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_published_numbers_keep_all_their_columns(width: int) -> None:
+    text = printed(published_list("nusa"), width)
+    assert max(map(len, text.splitlines())) <= width
+    for title in ("Transfer", "Avg", "Last"):
+        assert title in text
+    for number in ("68.6", "75.1", "82.8"):
+        assert number in text
 
 
 def test_groups_are_printed_with_the_reason(

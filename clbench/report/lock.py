@@ -1,0 +1,61 @@
+"""Lock published reports: hashes of the results and of all tables that are built from them.
+
+``python -m clbench.report.lock reports`` writes ``reports/SHA256SUMS``, which ``sha256sum --check``
+reads too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+from clbench.core.errors import ClbenchError
+from clbench.core.files import file_hash, write_atomic
+from clbench.core.results.correctness import SUFFIX
+from clbench.core.results.soundness import require_sound
+from clbench.report.write import report_files
+
+NAME = "SHA256SUMS"
+RESULTS = "results"
+PICTURE = "figures/tradeoff.svg"
+"""The one figure that is committed. Others depend on the version of matplotlib, as it does."""
+
+
+def lock(reports: Path) -> str:
+    """A line ``<SHA-256>  <path>`` for every result and every table, sorted by path.
+
+    Tables are built anew, whether they lie in the folder or not.
+
+    Args:
+        reports: folder with reports, each beside its folder ``results``.
+
+    Raises:
+        ClbenchError: there are no results, or one was edited or contradicts its record of images.
+    """
+    hashes: dict[Path, str] = {}
+    for folder in sorted(reports.rglob(RESULTS)):
+        files = sorted(folder.glob("*.json"))
+        for file in (*files, *folder.glob(f"*{SUFFIX}"), folder.parent / PICTURE):
+            if file.is_file():
+                hashes[file] = file_hash(file)
+        tables = report_files([require_sound(file) for file in files])
+        for name, text in tables.items():
+            hashes[folder.parent / name] = hashlib.sha256(text.encode()).hexdigest()
+    if not hashes:
+        raise ClbenchError(f"no results in {reports}: expected folders named {RESULTS}")
+    lines = {path.relative_to(reports).as_posix(): digest for path, digest in hashes.items()}
+    return "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items()))
+
+
+def main() -> None:
+    """Write the lock file of the folder named on the command line."""
+    try:
+        (reports,) = map(Path, sys.argv[1:])
+        write_atomic(reports / NAME, lock(reports))
+    except ClbenchError as error:
+        raise SystemExit(f"clbench: {error}") from None
+
+
+if __name__ == "__main__":
+    main()
