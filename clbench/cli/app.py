@@ -30,6 +30,9 @@ from clbench.core.errors import ClbenchError
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
 
+RUNS, RESULTS, NAMES = "Train and test", "Results", "What there is"
+"""Headings of the commands in ``clbench --help``."""
+
 app = typer.Typer(
     name="clbench",
     help="Compare continual-learning methods on CLIP.",
@@ -39,7 +42,7 @@ app = typer.Typer(
     epilog="Try: clbench run --quick | clbench list | clbench show nusa",
 )
 
-app.add_typer(data_app, name="data")
+app.add_typer(data_app, name="data", rich_help_panel=NAMES)
 
 
 def _version(wanted: bool) -> None:
@@ -61,8 +64,9 @@ def _options(
 
 
 @app.command(
+    rich_help_panel=RUNS,
     epilog="Examples: clbench run --method nusa --benchmark mini --set method.rank=32 | "
-    "clbench run --method nusa --benchmark mini --logger csv,wandb"
+    "clbench run --method nusa --benchmark mini --logger csv,wandb",
 )
 @command
 def run(
@@ -109,8 +113,9 @@ def run(
 
 
 @app.command(
+    rich_help_panel=RUNS,
     epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0-4 | "
-    "clbench compare --config study.yaml | clbench compare --benchmark mini --logger wandb"
+    "clbench compare --config study.yaml | clbench compare --benchmark mini --logger wandb",
 )
 @command
 def compare(
@@ -174,9 +179,10 @@ def compare(
 
 
 @app.command(
+    rich_help_panel=RESULTS,
     epilog="Examples: clbench report runs/mini --out tables | "
     "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
-    "clbench report runs/mini --out tables --figures --html"
+    "clbench report runs/mini --out tables --figures --html",
 )
 @command
 def report(
@@ -237,7 +243,7 @@ def _write_drawings(
     return [*paths, write_page(results, out, figures=drawn, **tables)] if page else paths
 
 
-@app.command(epilog="Examples: clbench published | clbench published nusa")
+@app.command(rich_help_panel=RESULTS, epilog="Examples: clbench published | clbench published nusa")
 @command
 def published(
     method: Annotated[
@@ -251,8 +257,9 @@ def published(
 
 
 @app.command(
+    rich_help_panel=RESULTS,
     epilog="Example: clbench dashboard --project clbench --entity my-team runs/mini | "
-    "WANDB_MODE=offline clbench dashboard --entity my-team runs/mini --out dashboard.json"
+    "WANDB_MODE=offline clbench dashboard --entity my-team runs/mini --out dashboard.json",
 )
 @command
 def dashboard(
@@ -276,7 +283,7 @@ def dashboard(
     _console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command(epilog="Example: clbench metrics matrix.csv --json")
+@app.command(rich_help_panel=RESULTS, epilog="Example: clbench metrics matrix.csv --json")
 @command
 def metrics(
     matrix: Annotated[
@@ -299,7 +306,7 @@ def metrics(
         typer.echo(f"{key:<18} {'-' if value is None else f'{100 * value:.2f} %'}")
 
 
-@app.command("list", epilog="Example: clbench list methods")
+@app.command("list", rich_help_panel=NAMES, epilog="Example: clbench list methods")
 @command
 def list_names(
     kind: Annotated[
@@ -316,8 +323,9 @@ def list_names(
 
 
 @app.command(
+    rich_help_panel=NAMES,
     epilog="Examples: clbench show nusa | clbench show mini --images sheet.png | "
-    "clbench show runs/mini/nusa/seed0-1a2b3c4d"
+    "clbench show runs/mini/nusa/seed0-1a2b3c4d",
 )
 @command
 def show(
@@ -346,11 +354,17 @@ def show(
     _console().print(describe.description(name))
 
 
-app.command(epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate")(
-    runs.verify
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate",
+)(runs.verify)
+app.command(rich_help_panel=RUNS, epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(
+    runs.rerun
 )
-app.command(epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(runs.rerun)
-app.command(epilog="Example: clbench env runs/mini/nusa/seed0-1a2b3c4d > constraints.txt")(runs.env)
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Example: clbench env runs/mini/nusa/seed0-1a2b3c4d > constraints.txt",
+)(runs.env)
 
 
 def _two_methods(text: str) -> tuple[str, str]:

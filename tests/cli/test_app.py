@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 import clbench
 from clbench.cli.app import app
+from tests.made_up import MakeResult
 
 
 def invoke(*arguments: object) -> Result:
@@ -34,6 +36,43 @@ def test_help_shows_commands_and_examples_without_loading_torch() -> None:
     for name in ("run", "compare", "report", "published", "metrics", "list", "show"):
         assert name in invoke("--help").output
         assert "Example" in invoke(name, "--help").output
+
+
+def test_the_commands_have_headings() -> None:
+    text = invoke("--help").output
+    for heading, command in (
+        ("Train and test", "compare"),
+        ("Results", "verify"),
+        ("What there is", "list"),
+    ):
+        section = text.partition(heading)[2].partition("╭─")[0]
+        assert f" {command} " in section
+
+
+@pytest.fixture
+def saved(tmp_path: Path, make_result: MakeResult) -> Path:
+    """Two runs that were never made, as result files in a folder."""
+    for method in ("lora", "nusa"):
+        make_result(method).save(tmp_path / f"{method}.json")
+    return tmp_path
+
+
+def test_pipes_get_no_escape_sequences(saved: Path) -> None:
+    show = ["show", saved / "nusa.json"]
+    for arguments in (["report", saved], show, ["list"], ["published", "nusa"]):
+        outcome = invoke(*arguments)
+        assert outcome.exit_code == 0, outcome.output
+        assert "\x1b" not in outcome.output
+
+
+@pytest.mark.parametrize("no_color", [False, True])
+def test_no_color_switches_colours_off(saved: Path, no_color: bool) -> None:
+    environment = {"FORCE_COLOR": "1", "NO_COLOR": "1" if no_color else "", "COLUMNS": "120"}
+    terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
+    outcome = CliRunner().invoke(app, ["report", str(saved)], env=environment | terminal)
+    coloured = re.findall(r"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|4[0-7]|38|48)[;m]", outcome.output)
+    assert "nusa" in outcome.output
+    assert bool(coloured) is not no_color
 
 
 def test_version() -> None:
