@@ -16,6 +16,8 @@ from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
+from clbench.core.results.losses import same_losses
+from clbench.core.results.manifest import FIRST_SCHEMA
 from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import require_sound, same_numbers
 from clbench.core.settings import RunSettings
@@ -24,6 +26,7 @@ from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import QuietReporter, Reporter, make_reporter
 from clbench.engine.process.randomness import same_threads
 from clbench.engine.process.world import following, leading
+from clbench.engine.rundir.checkpoints import Position
 from clbench.engine.rundir.directory import ASIDE, RunDirectory, folder_name, run_path
 from clbench.engine.rundir.resuming import differences, require_same_source
 from clbench.engine.rundir.sources import source_hash
@@ -108,6 +111,7 @@ def run_resolved(
         require_same_source(result, cls, directory.path)
     if result is not None and result.status != "partial":
         reporter.note(f"already complete: {directory.path}")
+        _seal_finished(settings, result, directory, reporter)
         _track_finished(settings, result, directory, reporter)
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
@@ -154,6 +158,7 @@ def rerun(
     runs_dir: Path | str = "reruns",
     data_root: str | None = None,
     method: type[Method] | None = None,
+    trust_code: bool = False,
     quiet: bool = False,
     console: Console | None = None,
 ) -> tuple[RunResult, list[str]]:
@@ -164,6 +169,7 @@ def rerun(
         runs_dir: where the repetition is made; another place than the run's own.
         data_root: where data sets lie, if elsewhere than for the run.
         method: the method's class, for one that cannot be found by name, such as a notebook's.
+        trust_code: import a method that the result names as ``module:Class`` or ``file.py:Class``.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
 
@@ -171,15 +177,17 @@ def rerun(
         The new result, and a line for every difference from the old one.
 
     Raises:
-        ClbenchError: the result is damaged, its configuration is no longer valid, or the run
-            fails.
+        ClbenchError: the result is damaged, its configuration is no longer valid, its method is
+            code that is not trusted, or the run fails.
     """
     before = RunResult.load(path)
     content = {**before.config, **({} if data_root is None else {"data_root": data_root})}
-    resolved, cls = config.revive(content, method)
+    resolved, cls = config.revive(content, method, trust_code=trust_code)
     with same_threads(before):
         after = run_resolved(resolved, cls, Path(runs_dir), _reporter(console, quiet))
     lines = same_numbers(before, after)
+    earlier = Path(path) if Path(path).is_dir() else Path(path).parent
+    lines += same_losses(earlier, run_directory(after, Path(runs_dir)))
     if before.method.source not in ("", after.method.source):
         lines.insert(0, f"the source of method {before.method.name!r} is another than in the run")
     if lines and (changed := differences(before, after.provenance)):
@@ -300,6 +308,8 @@ def recipe_deviation(result: RunResult) -> str | None:
 
     Published numbers are compared with runs of the recipe only: its settings are the papers'.
     """
+    if ":" in result.method.name:  # a result must not make this process import what it names
+        return "other settings: no recipe for a method from elsewhere"
     section = result.config["benchmark"]
     overrides = {f"benchmark.{key}": value for key, value in section["options"].items()}
     try:
@@ -353,6 +363,25 @@ def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -
             f"({', '.join(words[:3])}, ...): other words replace them, so the numbers are "
             "only fit for a smoke test"
         )
+
+
+def _seal_finished(
+    settings: RunSettings, result: RunResult, directory: RunDirectory, reporter: Reporter
+) -> None:
+    """Do what a process that died right after the last test has left undone."""
+    if directory.sealed or result.schema_version < FIRST_SCHEMA:
+        return
+    try:
+        with directory:
+            directory.checkpoints.keep_only(Position(result.matrix.learned))
+            publish(result, directory.path)
+            if "csv" in settings.logger:
+                GuardedTrackers(make_trackers(["csv"], reporter.note), reporter.note).begin(
+                    result, directory.path
+                )
+            directory.seal()
+    except ClbenchError as error:  # the result can be shown all the same
+        reporter.note(str(error))
 
 
 def _track_finished(

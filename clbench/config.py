@@ -89,22 +89,25 @@ def resolve(
 
 
 def revive(
-    content: Mapping[str, Any], cls: type[Method] | None = None
+    content: Mapping[str, Any], cls: type[Method] | None = None, *, trust_code: bool = False
 ) -> tuple[RunSettings, type[Method]]:
     """The settings and the method of an earlier run, from the configuration in its result.
 
     Args:
         content: the configuration.
         cls: the method's class, for one that cannot be found by name, such as a notebook's.
+        trust_code: import a method that is named by where its code lies. The result of somebody
+            else may name any module or file.
 
     Raises:
-        ClbenchError: this version knows a setting, method or benchmark of it no longer.
+        ClbenchError: this version knows a setting, method or benchmark of it no longer, or its
+            method is code that is not trusted.
     """
     problems: list[str] = []
     settings = _validated(dict(content), problems)
     if settings is None:
         raise ClbenchError("\n".join(problems))
-    cls = cls or _known_method(settings.method.name)
+    cls = cls or _known_method(settings.method.name, trust_code)
     recipe = registry.benchmark(settings.benchmark.name)
     check_arguments("method", cls.schema(), settings.method.params, problems)
     check_arguments("benchmark", recipe.option_schema(), settings.benchmark.options, problems)
@@ -115,7 +118,12 @@ def revive(
     return settings, cls
 
 
-def _known_method(name: str) -> type[Method]:
+def _known_method(name: str, trust_code: bool) -> type[Method]:
+    if ":" in name and not trust_code:
+        raise ClbenchError(
+            f"the method of this run is code named {name!r}, which is not imported just because a "
+            "result names it: read that code, then add --trust-code (trust_code=True in Python)"
+        )
     if ":" not in name and name not in registry.method_names():
         raise ClbenchError(
             f"the method {name!r} of this run cannot be found by name: its class was defined in a "

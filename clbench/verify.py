@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import yaml
 from pydantic import ValidationError
 
+from clbench import registry
 from clbench.core.errors import ClbenchError
+from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow
+from clbench.core.results.losses import check_losses
+from clbench.core.results.manifest import check_manifest
 from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.results.signature import check_signature
 from clbench.core.results.soundness import Finding, check_bits, counted_rows
 from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
 from clbench.core.yaml_text import load_yaml
 from clbench.report.tables.matrix_csv import read_matrix_csv
+from clbench.trackers.csv_file import losses_csv
 
 CSV_TOLERANCE = 1e-9
 """The matrix file keeps ten significant digits."""
@@ -25,12 +31,16 @@ OTHER_MACHINE = 0.005
 """Share of test images that may be answered differently on other hardware or software."""
 
 
-def verify(path: Path, *, evaluate: bool = False) -> list[Finding]:
+def verify(
+    path: Path, *, evaluate: bool = False, trust_code: bool = False, key: Path | None = None
+) -> list[Finding]:
     """Check a run directory or a collected result file.
 
     Args:
         path: run directory or result file.
         evaluate: also test the final checkpoint anew.
+        trust_code: import a method that the result names as ``module:Class`` or ``file.py:Class``.
+        key: SSH public key that the run must be signed with.
 
     Raises:
         ClbenchError: there is no result, or `evaluate` lacks a checkpoint, weights or data.
@@ -46,17 +56,23 @@ def verify(path: Path, *, evaluate: bool = False) -> list[Finding]:
     sealed = "sealed by its hash" if result.schema_version > 1 else "older: has no hash"
     tasks = f"{result.matrix.learned} of {len(result.matrix.tasks)} tasks"
     findings.append(Finding("result", f"{result.status}, {tasks}, summary recomputed, {sealed}"))
-    checks: list[Callable[[], Iterator[Finding]]] = [lambda: check_bits(file, result)]
+    checks: list[Callable[[], Iterator[Finding]]] = [
+        lambda: check_bits(file, result),
+        lambda: _configured(result),
+    ]
     if file.name == FILE_NAME:
         folder = file.parent
         checks += [
             lambda: _matrix_file(folder, result),
-            lambda: _settings(folder, result),
+            lambda: _directory(folder, result),
             lambda: _losses(folder, result),
             lambda: _checkpoint(folder, result),
+            lambda: check_manifest(folder, result),
         ]
         if evaluate:
-            checks.append(lambda: _evaluate(folder, result))
+            checks.append(lambda: _evaluate(folder, result, trust_code))
+    if key is not None:
+        checks.append(partial(_signature, file, key))
     for check in checks:
         try:
             findings.extend(check())
@@ -77,11 +93,26 @@ def _matrix_file(folder: Path, result: RunResult) -> Iterator[Finding]:
     yield Finding("matrix.csv", "agrees" if same else "differs from the result", same)
 
 
-def _settings(folder: Path, result: RunResult) -> Iterator[Finding]:
+def _configured(result: RunResult) -> Iterator[Finding]:
+    """Whether the result is that of its configuration, and the configuration that of its hash."""
     settings = _configuration(result)
     same = settings.fingerprint() == result.config_hash
     text = f"hash {result.config_hash}" if same else "its hash is not that of the result"
     yield Finding("configuration", text, same)
+    stated = {
+        "seed": (result.seed, settings.seed),
+        "method.name": (result.method.name, settings.method.name),
+        "method.params": (result.method.params, settings.method.params),
+        "backbone.weights": (result.backbone.weights, settings.backbone.weights),
+        "quick": (result.status == "quick", settings.quick and result.matrix.complete),
+    }
+    for what, (in_result, in_settings) in stated.items():
+        if in_result != in_settings:
+            text = f"{what} is {in_result} in the result, {in_settings} in its configuration"
+            yield Finding("configuration", text, False)
+
+
+def _directory(folder: Path, result: RunResult) -> Iterator[Finding]:
     named = folder.name == f"seed{result.seed}-{result.config_hash}"
     yield Finding("directory", folder.name if named else f"{folder.name} is another's name", named)
     path = folder / "config.yaml"
@@ -110,34 +141,30 @@ def _configuration(result: RunResult) -> RunSettings:
 
 
 def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
-    path = folder / LOSS_FILE
-    if not path.exists():
-        sound = result.cost.steps == 0
-        yield Finding(LOSS_FILE, "none, as nothing was trained" if sound else "missing", sound)
-        return
     train = _configuration(result).train
-    last: dict[int, int] = {}
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
-            last[record["task"]] = record["step"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        yield Finding(LOSS_FILE, f"damaged: {error}", False)
+    yield from check_losses(folder, result, train, recipe_schedule=_by_recipe(result.method.name))
+    path = folder / "metrics.csv"
+    if path.exists():
+        try:
+            same = path.read_text(encoding="utf-8") == losses_csv(result, folder)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            same = False
+        text = f"agrees with {LOSS_FILE}" if same else f"differs from {LOSS_FILE}"
+        yield Finding(path.name, text, same)
+
+
+def _by_recipe(name: str) -> bool:
+    """Whether a method is a registered one that leaves its optimizer to the recipe."""
+    if name not in registry.method_names():
+        return False
+    return registry.method(name).optimizer is Method.optimizer
+
+
+def _signature(file: Path, key: Path) -> Iterator[Finding]:
+    if file.name != FILE_NAME:
+        yield Finding("signature", "none: only run directories have one", False)
         return
-    names = result.benchmark.tasks
-    learned = range(1, result.matrix.learned + 1)
-    short = [
-        names[t - 1]
-        for t in learned
-        if t not in last or (train.epochs is None and last[t] != train.steps_for(names[t - 1], 0))
-    ]
-    total = sum(last.get(t, 0) for t in learned)
-    if short:
-        yield Finding(LOSS_FILE, f"does not reach the last step of {short[0]}", False)
-    elif total != result.cost.steps:
-        yield Finding(LOSS_FILE, f"{total} steps, the result has {result.cost.steps}", False)
-    else:
-        yield Finding(LOSS_FILE, f"{total} steps")
+    yield check_signature(file.parent, key)
 
 
 def _checkpoint(folder: Path, result: RunResult) -> Iterator[Finding]:
@@ -156,31 +183,34 @@ def _checkpoint(folder: Path, result: RunResult) -> Iterator[Finding]:
         yield Finding("checkpoint", f"both hashes agree, after task {position.learned}")
 
 
-def evaluate_again(folder: Path, result: RunResult) -> tuple[CorrectRow, list[str]]:
+def evaluate_again(
+    folder: Path, result: RunResult, *, trust_code: bool = False
+) -> tuple[CorrectRow, list[str]]:
     """Test the last checkpoint of a run anew.
 
     Returns:
         Which images are correct, and what of machine and software is other than in the run.
 
     Raises:
-        ClbenchError: weights, data or checkpoint are missing or not those of the run.
+        ClbenchError: weights, data or checkpoint are missing or not those of the run, or its method
+            is code that is not trusted.
     """
     from clbench import config
     from clbench.engine.process.randomness import same_threads
     from clbench.engine.retesting import retest
     from clbench.inputs import load_inputs
 
-    resolved, cls = config.revive(result.config)
+    resolved, cls = config.revive(result.config, trust_code=trust_code)
     model, sequence = load_inputs(resolved)
     method = cls(**resolved.method.params)
     with same_threads(result):
         return retest(resolved, sequence, model, method, folder, result)
 
 
-def _evaluate(folder: Path, result: RunResult) -> Iterator[Finding]:
+def _evaluate(folder: Path, result: RunResult, trust_code: bool) -> Iterator[Finding]:
     """Test the checkpoint of the last row anew and compare image by image."""
     before = counted_rows(folder / FILE_NAME, result).get(result.matrix.learned, {})
-    again, changed = evaluate_again(folder, result)
+    again, changed = evaluate_again(folder, result, trust_code=trust_code)
     if not before:
         cells = dict(
             zip(result.matrix.tasks, result.matrix.values[result.matrix.learned], strict=True)

@@ -239,9 +239,11 @@ def test_a_class_from_a_file_is_repeated_by_its_name(tasks: Path, here: Path) ->
     file, runs = write(here / "mine.py"), here / "runs"
     first = run_small(registry.method(from_file(file)), tasks, runs)
     assert first.method.name == from_file(file), "the class knows its file"
-    settings, cls = config.revive(first.config)
+    settings, cls = config.revive(first.config, trust_code=True)
     assert (settings.method.name, cls.name) == (from_file(file), "mine")
-    result, differences = api.rerun(folder(runs), runs_dir=here / "again", quiet=True)
+    again: dict[str, Any] = {"runs_dir": here / "again", "quiet": True}
+    assert "--trust-code" in refused(lambda: api.rerun(folder(runs), **again))
+    result, differences = api.rerun(folder(runs), trust_code=True, **again)
     assert (result.accuracy, differences) == (first.accuracy, [])
 
 

@@ -7,17 +7,22 @@ import pickle
 import tarfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from clbench import registry
 from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.fetching.unpack import unpack
+from clbench.datamodules.mini.cache import cached
 from clbench.datamodules.readers.cifar_pickle import read_pickle
+from tests.small_runs import run_small, write_tasks
 
 
 def invoke(*arguments: object) -> Result:
@@ -111,6 +116,92 @@ def test_a_checkpoint_that_holds_code_is_damaged(name: str, trace: Path, tmp_pat
     assert outcome.exit_code == 2
     assert "WRONG checkpoint" in outcome.output
     assert not trace.exists()
+
+
+@pytest.mark.parametrize("array", ["images", "labels"])
+def test_a_cache_of_images_that_holds_code_is_rendered_again(
+    array: str, trace: Path, tmp_path: Path
+) -> None:
+    good = {"images": np.zeros(2), "labels": np.ones(2)}
+    bad = {**good, array: np.array([Payload(trace)], dtype=object)}
+    cached(tmp_path, 1, "x", good, lambda: good)
+    (path,) = tmp_path.rglob("x.npz")
+    np.savez(path, **bad)
+    found = cached(tmp_path, 1, "x", good, lambda: good)
+    assert {key: value.tolist() for key, value in found.items()} == {
+        "images": [0, 0],
+        "labels": [1, 1],
+    }
+    assert not trace.exists()
+
+
+def test_decoded_images_that_hold_code_are_decoded_again(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = write_tasks(tmp_path / "tasks", tasks=1, images=1)
+    first = run_small("zeroshot", tasks, tmp_path / "first")
+    caches = [*(tmp_path / "cache").rglob("*.npy")]
+    assert caches
+    for path in caches:
+        np.save(path, np.array([Payload(trace)], dtype=object), allow_pickle=True)
+    again = run_small("zeroshot", tasks, tmp_path / "second")
+    assert again.accuracy == first.accuracy
+    assert not trace.exists()
+
+
+def test_json_that_is_a_pickle_runs_nothing(trace: Path, tmp_path: Path) -> None:
+    tasks = write_tasks(tmp_path / "tasks", tasks=1, images=1)
+    first = run_small("zeroshot", tasks, tmp_path / "runs")
+    (cache,) = (tmp_path / "runs").rglob("zero-shot-*.json")
+    (result,) = (tmp_path / "runs").rglob("result.json")
+    for path in (cache, result.with_name(".owner.json"), result.with_name("wandb.json")):
+        bare(trace, path)
+    again = run_small("zeroshot", tasks, tmp_path / "runs", fresh=True)
+    assert again.accuracy == first.accuracy
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("option", ["train.lr", "method.rank", "benchmark.shots"])
+def test_settings_on_the_command_line_run_nothing(option: str, trace: Path, tmp_path: Path) -> None:
+    value = f"!!python/object/apply:pathlib.Path.touch [{trace}]"
+    runs = tmp_path / "runs"
+    outcome = invoke("run", "--quick", "--set", f"{option}={value}", "--runs-dir", runs)
+    assert outcome.exit_code == 2
+    assert not trace.exists()
+    assert not runs.exists()
+
+
+def test_a_recipe_beside_a_method_runs_nothing(trace: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from clbench.methods.zeroshot import ZeroShot\nclass Mine(ZeroShot):\n    name = 'mine'\n"
+    )
+    (tmp_path / "mine.yaml").write_text(f"train: !!python/object/apply:os.mkdir [{trace}]")
+    outcome = invoke("run", "--quick", "--method", f"{tmp_path / 'mine.py'}:Mine")
+    assert outcome.exit_code == 2
+    assert "not valid YAML" in outcome.stderr
+    assert not trace.exists()
+
+
+def test_a_plug_in_is_loaded_only_when_it_is_asked_for(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is listed; only choosing it runs what was installed under it."""
+    (tmp_path / "clbench_loud.py").write_text(
+        f"from pathlib import Path\nPath({str(trace)!r}).touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [
+        EntryPoint("loud", "clbench_loud:Loud", group)
+        for group in ("clbench.methods", "clbench.benchmarks")
+    ]
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group: [p for p in points if p.group == group]
+    )
+    run_small("zeroshot", write_tasks(tmp_path / "tasks", tasks=1, images=1), tmp_path / "runs")
+    assert {"loud"} <= set(registry.method_names()) & set(registry.benchmark_names())
+    assert not trace.exists()
+    assert invoke("run", "--method", "loud", "--quick").exit_code == 2
+    assert trace.exists()
 
 
 NAMES = ["../outside", "/tmp/clbench-outside", "a/../../outside", "..\\outside", "C:\\outside"]

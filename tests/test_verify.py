@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from clbench.cli.app import app
 from clbench.core.results.correctness import read_rows, row_file, write_row
+from clbench.core.results.manifest import write_manifest
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import AccuracyRecord, RunResult
+from clbench.report.run_files import collect
+from clbench.trackers.csv_file import losses_csv
 
 
 def invoke(*arguments: object) -> Result:
@@ -47,12 +54,14 @@ def test_a_sound_run_passes_also_when_tested_again(run: Path) -> None:
     assert checked == [
         "result:",
         "images:",
-        "matrix.csv:",
         "configuration:",
+        "matrix.csv:",
         "directory:",
         "config.yaml:",
         "metrics.jsonl:",
+        "metrics.csv:",
         "checkpoint:",
+        "manifest:",
         "evaluation:",
     ]
 
@@ -68,6 +77,56 @@ def raise_an_accuracy(run: Path) -> None:
     accuracy = AccuracyRecord.of(matrix)
     forged = result.model_copy(update={"accuracy": accuracy, "summary": matrix.summary()})
     forged.save(run / "result.json")
+
+
+def raise_it_and_delete_the_record(run: Path) -> None:
+    raise_an_accuracy(run)
+    shutil.rmtree(run / "correct")
+
+
+def change_result(**changes: object) -> Callable[[Path], None]:
+    """Another result, with a hash that agrees."""
+
+    def change(run: Path) -> None:
+        RunResult.load(run).model_copy(update=changes).save(run / "result.json")
+
+    return change
+
+
+def claim_another_method(run: Path) -> None:
+    result = RunResult.load(run)
+    method = result.method.model_copy(update={"name": "nusa"})
+    result.model_copy(update={"method": method}).save(run / "result.json")
+
+
+def claim_another_rank(run: Path) -> None:
+    result = RunResult.load(run)
+    method = result.method.model_copy(update={"params": result.method.params | {"rank": 2}})
+    result.model_copy(update={"method": method}).save(run / "result.json")
+
+
+def change_a_setting(run: Path) -> None:
+    """In the result and in the file, but not in the hash that names the run."""
+    result = RunResult.load(run)
+    result.config["train"]["lr"] = 0.5
+    result.save(run / "result.json")
+    path = run / "config.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["train"]["lr"] = 0.5
+    path.write_text(yaml.safe_dump(content))
+
+
+def change_losses(**values: object) -> Callable[[Path], None]:
+    """Of the last record, in both files that hold losses."""
+
+    def change(run: Path) -> None:
+        path = run / "metrics.jsonl"
+        *first, last = path.read_text().splitlines()
+        record = json.dumps(json.loads(last) | values)
+        path.write_text("".join(f"{line}\n" for line in [*first, record]))
+        (run / "metrics.csv").write_text(losses_csv(RunResult.load(run), run))
+
+    return change
 
 
 def edit_text(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -100,6 +159,22 @@ def flip_a_weight(run: Path) -> None:
     ("tamper", "expected", "refused_by_report"),
     [
         (raise_an_accuracy, "the matrix has 1", True),
+        (raise_it_and_delete_the_record, "images: the per-image record is missing", None),
+        (claim_another_method, "method.name is nusa in the result, lora in its", None),
+        (claim_another_rank, "configuration: method.params is", None),
+        (change_result(seed=4), "configuration: seed is 4 in the result, 0 in its", None),
+        (change_result(status="complete"), "configuration: quick is False", None),
+        (change_result(config_hash="00000000"), "its hash is not that of the result", None),
+        (change_a_setting, "configuration: its hash is not that of the result", None),
+        (change_losses(loss=0.25), "metrics.jsonl: step 4 of textures: the loss is 0.25", None),
+        (change_losses(lr=0.25), "of textures: the learning rate is 0.25, the settings", None),
+        (edit_text("metrics.csv", "0.", "0.9"), "metrics.csv: differs from metrics.jsonl", None),
+        (edit_text("log.txt", "lora", "nusa"), "log.txt is not the file that the run", None),
+        (edit_text("table.md", "lora", "nusa"), "table.md is not the file that the run", None),
+        (lambda run: (run / "log.txt").unlink(), "log.txt is missing", None),
+        (lambda run: (run / "metrics.csv").unlink(), "metrics.csv is missing", None),
+        (lambda run: (run / "manifest.json").unlink(), "manifest: missing", None),
+        (edit_text("manifest.json", '"bytes": ', '"bytes": 1'), "manifest.json is not what", None),
         (edit_text("result.json", '"seed": 0', '"seed": 1'), "edited or damaged", True),
         (flip_an_answer, "row 3: ", True),
         (cut("correct/row-002.bits", 1), "row-002.bits is damaged", True),
@@ -113,14 +188,17 @@ def flip_a_weight(run: Path) -> None:
     ],
 )
 def test_whatever_was_tampered_with_is_found(
-    run: Path, tamper: Callable[[Path], None], expected: str, refused_by_report: bool
+    run: Path, tamper: Callable[[Path], None], expected: str, refused_by_report: bool | None
 ) -> None:
+    """None: a report is not about that."""
     tamper(run)
     outcome = invoke("verify", run)
     assert outcome.exit_code == 2, outcome.output
     wrong = [line for line in outcome.output.splitlines() if "WRONG" in line]
     assert any(expected in line for line in wrong), wrong
     assert "1 of the runs cannot be trusted" in outcome.stderr
+    if refused_by_report is None:
+        return
     report = invoke("report", run)
     assert report.exit_code == (2 if refused_by_report else 0)
     if refused_by_report:
@@ -148,25 +226,159 @@ def test_another_checkpoint_gives_other_answers(run: Path, sound: Path) -> None:
     store.save(Checkpoint(Position(11), state, good.counters))
     outcome = invoke("verify", run, "--evaluate")
     assert outcome.exit_code == 2
-    (wrong,) = [line for line in outcome.stdout.splitlines() if "WRONG" in line]
+    manifest, wrong = [line for line in outcome.stdout.splitlines() if "WRONG" in line]
+    assert "manifest: checkpoints/task-011.json is not" in manifest
     assert "answers of the last row differ" in wrong
 
 
 def test_collected_results_are_verified_too(sound: Path, tmp_path: Path) -> None:
-    assert invoke("report", sound, "--out", tmp_path).exit_code == 0
-    file = tmp_path / "lora.json"
-    shutil.copy(sound / "result.json", file)
+    collect([(sound / "result.json", RunResult.load(sound))], tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    assert invoke("verify", file).exit_code == 0
+    file.with_suffix(".bits").unlink()
     outcome = invoke("verify", file)
+    assert outcome.exit_code == 2
+    assert "WRONG images: the per-image record is missing" in outcome.output
+
+
+def test_a_collected_result_with_another_configuration_is_found(
+    sound: Path, tmp_path: Path
+) -> None:
+    collect([(sound / "result.json", RunResult.load(sound))], tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    result = RunResult.load(file)
+    result.config["train"]["lr"] = 0.5
+    result.save(file)
+    outcome = invoke("verify", file)
+    assert outcome.exit_code == 2
+    assert "WRONG configuration: its hash is not that of the result" in outcome.output
+
+
+def test_an_earlier_schema_promises_less(run: Path) -> None:
+    change_result(schema_version=2)(run)
+    (run / "manifest.json").unlink()
+    outcome = invoke("verify", run)
     assert outcome.exit_code == 0, outcome.output
-    assert "no per-image record" in outcome.output
+    assert "none: written by an older version" in outcome.output
 
 
-def test_rerun_repeats_the_numbers_elsewhere(sound: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs OpenSSH")
+def test_a_signature_shows_what_agreeing_files_hide(run: Path, tmp_path: Path) -> None:
+    key, public = tmp_path / "key", tmp_path / "key.pub"
+    make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)]
+    subprocess.run(make, check=True)
+    outcome = invoke("verify", run, "--key", public)
+    assert outcome.exit_code == 2
+    assert "WRONG signature: missing" in outcome.output
+    signed = invoke("verify", run, "--sign", key)
+    assert signed.exit_code == 0, signed.output
+    assert signed.output.splitlines()[-1] == f"  signed with {key}"
+    assert invoke("verify", run, "--key", public).exit_code == 0
+    with (run / "log.txt").open("a") as file:
+        file.write("nothing happened\n")
+    write_manifest(run)
+    assert invoke("verify", run).exit_code == 0
+    outcome = invoke("verify", run, "--key", public)
+    assert outcome.exit_code == 2
+    assert "WRONG signature: not one of" in outcome.output
+
+
+def test_a_run_that_is_not_sound_is_not_signed(run: Path, tmp_path: Path) -> None:
+    flip_a_weight(run)
+    outcome = invoke("verify", run, "--sign", tmp_path / "never looked at")
+    assert outcome.exit_code == 2
+    assert "cannot be trusted" in outcome.stderr
+    assert "signed" not in outcome.stdout
+
+
+def test_a_collected_result_has_no_signature(sound: Path, tmp_path: Path) -> None:
+    collect([(sound / "result.json", RunResult.load(sound))], tmp_path)
+    (file,) = tmp_path.glob("*.json")
+    outcome = invoke("verify", file, "--key", tmp_path / "key.pub")
+    assert outcome.exit_code == 2
+    assert "only run directories have one" in outcome.output
+
+
+RUN = ("run", "--method", "lora", "--quick", "-q", "--runs-dir")
+
+
+def runs_dir(run: Path, tmp_path: Path) -> Path:
+    """The run where the command that made it looks for it."""
+    home = tmp_path / "runs" / "mini" / "lora"
+    home.mkdir(parents=True)
+    run.rename(home / run.name)
+    return tmp_path / "runs"
+
+
+def test_what_a_process_left_undone_after_the_last_test_is_done(run: Path, tmp_path: Path) -> None:
+    """It was killed after it wrote the result: tables are those of the task before."""
+    good = {name: (run / name).read_bytes() for name in ("matrix.csv", "table.md", "metrics.csv")}
+    (run / "manifest.json").unlink()
+    for name in good:
+        (run / name).write_text("of the task before")
+    for path in (run / "checkpoints").iterdir():
+        shutil.copy(path, path.with_name(path.name.replace("011", "010")))
+    folder = runs_dir(run, tmp_path)
+    outcome = invoke(*RUN, folder)
+    assert outcome.exit_code == 0, outcome.output
+    (found,) = (folder / "mini" / "lora").iterdir()
+    assert {name: (found / name).read_bytes() for name in good} == good
+    assert len([*(found / "checkpoints").iterdir()]) == 2
+    assert invoke("verify", found).exit_code == 0
+
+
+def test_a_finished_run_is_not_sealed_again(run: Path, tmp_path: Path) -> None:
+    (run / "log.txt").write_text("edited")
+    folder = runs_dir(run, tmp_path)
+    assert invoke(*RUN, folder).exit_code == 0
+    assert invoke("verify", folder).exit_code == 2
+
+
+def test_a_finished_run_on_a_read_only_disk_can_be_shown(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = runs_dir(run, tmp_path)
+    (found,) = (folder / "mini" / "lora").iterdir()
+    (found / ".lock").touch()
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    monkeypatch.setattr("pathlib.Path.replace", refuse)
+    monkeypatch.setattr("pathlib.Path.touch", refuse)
+    outcome = invoke(*RUN, folder)
+    assert outcome.exit_code == 0, outcome.output
+    assert "lora" in outcome.output
+    assert invoke("show", found).exit_code == 0
+    assert invoke("verify", found).exit_code == 0
+    (found / "manifest.json").unlink()
+    outcome = invoke(*(part for part in RUN if part != "-q"), folder)
+    assert outcome.exit_code == 0, "what is left to do is only told"
+    assert "cannot write to the run directory" in " ".join(outcome.output.split())
+
+
+def test_a_damaged_result_says_how_to_go_on(run: Path, tmp_path: Path) -> None:
+    cut("result.json", 9)(run)
+    folder = runs_dir(run, tmp_path)
+    outcome = invoke(*RUN, folder)
+    assert outcome.exit_code == 2
+    (line,) = outcome.stderr.splitlines()
+    assert "not valid JSON" in line
+    assert "the checkpoint task-011 beside it is sound" in line
+    assert "--fresh starts it anew" in line
+
+
+def test_rerun_repeats_the_numbers_elsewhere(sound: Path, run: Path, tmp_path: Path) -> None:
     outcome = invoke("rerun", sound, "--runs-dir", tmp_path, "-q")
     assert outcome.exit_code == 0, outcome.output
-    assert "every accuracy is the same, bit for bit" in outcome.output
+    assert "every accuracy and every loss is the same, bit for bit" in outcome.output
     again = RunResult.load(tmp_path / "mini" / "lora" / sound.name)
     assert again.accuracy == RunResult.load(sound).accuracy
+    change_losses(loss=0.25)(run)
+    outcome = invoke("rerun", run, "--runs-dir", tmp_path, "-q")
+    assert outcome.exit_code == 0, outcome.output
+    assert "1 of 44 losses differ, by up to " in outcome.output
 
 
 def test_rerun_of_what_no_longer_exists_is_one_line(run: Path) -> None:

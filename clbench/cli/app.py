@@ -356,7 +356,8 @@ def show(
 
 app.command(
     rich_help_panel=RESULTS,
-    epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate",
+    epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate | "
+    "clbench verify RUN --key author.pub",
 )(runs.verify)
 app.command(rich_help_panel=RUNS, epilog="Example: clbench rerun runs/mini/nusa/seed0-1a2b3c4d")(
     runs.rerun

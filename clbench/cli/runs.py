@@ -12,6 +12,14 @@ from clbench.cli.command import command
 from clbench.cli.options import Quiet, Run, Runs
 from clbench.core.errors import ClbenchError
 
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import a method that the result names by its module or file. Read that code first.",
+    ),
+]
+
 
 @command
 def verify(
@@ -19,18 +27,30 @@ def verify(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Also test the final checkpoints anew.")
     ] = False,
+    trust_code: TrustCode = False,
+    key: Annotated[
+        Path | None, typer.Option(help="SSH public key: the runs must be signed with it.")
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(help="SSH private key: sign the runs that are sound.")
+    ] = None,
 ) -> None:
     """Check that the files of runs agree with each other, and are what was written."""
     from clbench import api
+    from clbench.core.results import signature
     from clbench.verify import verify as check
 
     failed = 0
     for file in api.result_files(runs):
-        findings = check(file, evaluate=evaluate)
+        findings = check(file, evaluate=evaluate, trust_code=trust_code, key=key)
         _line(str(file.parent if file.name == "result.json" else file))
         for finding in findings:
             _line(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.what}: {finding.text}")
-        failed += not all(finding.sound for finding in findings)
+        sound = all(finding.sound for finding in findings)
+        failed += not sound
+        if sound and sign is not None:
+            signature.sign(file.parent, sign)
+            _line(f"  signed with {sign}")
     if failed:
         raise ClbenchError(f"{failed} of the runs cannot be trusted: see the lines marked WRONG")
 
@@ -43,14 +63,17 @@ def rerun(
         typer.Option(help="Folder of the data sets.", show_default="that of the run"),
     ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Where the repetition is made.")] = Path("reruns"),
+    trust_code: TrustCode = False,
     quiet: Quiet = False,
 ) -> None:
     """Repeat a run with the configuration in its result, and compare the numbers."""
     from clbench import api
 
-    result, differences = api.rerun(run, runs_dir=runs_dir, data_root=root, quiet=quiet)
+    result, differences = api.rerun(
+        run, runs_dir=runs_dir, data_root=root, trust_code=trust_code, quiet=quiet
+    )
     _line(f"{result.method.name} on {result.benchmark.name}, seed {result.seed}, repeated")
-    for line in differences or ["every accuracy is the same, bit for bit"]:
+    for line in differences or ["every accuracy and every loss is the same, bit for bit"]:
         _line(line)
     path = api.run_directory(result, runs_dir)
     _line(f"run directory: {path}")

@@ -121,6 +121,7 @@ class SequenceRunner:
         finally:
             self.reporter.end()
             self.trackers.end(result is not None and result.matrix.complete)
+        self.directory.seal()
         return result
 
     def follow(self) -> None:
@@ -379,6 +380,7 @@ class SequenceRunner:
 
     def _forget(self, position: Position | None) -> None:
         """Drop what lies beyond the position from which the run goes on."""
+        self.directory.unseal()
         self.directory.checkpoints.drop_after(position)
         self.directory.drop_records(position or Position(0))
         drop_rows(self.directory.path, -1 if position is None else position.learned)

@@ -19,7 +19,7 @@ def main() -> None:
     from clbench.engine.rundir.directory import run_path
 
     job = json.load(sys.stdin)
-    settings, cls = config.revive(job["settings"])
+    settings, cls = config.revive(job["settings"], trust_code=True)
     runs_dir = Path(job["runs_dir"])
     try:
         api.follow(settings, cls, runs_dir)

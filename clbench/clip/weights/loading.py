@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +16,9 @@ from clbench.clip.architecture import architecture, build, is_supported
 from clbench.clip.model import CLIP
 from clbench.clip.tokenizer import Tokenizer
 from clbench.clip.weights.files import SUFFIXES, Checkpoint, fill, read_checkpoint
+from clbench.clip.weights.packages import packaged_file
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.settings import BackboneSettings
-
-IN_PACKAGE = re.compile(r"(?P<package>[A-Za-z_]\w+(?:\.\w+)*):(?P<file>[^:]+)")
-"""``package:file``; a package has two letters at least, a Windows drive one."""
 
 
 def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
@@ -37,7 +33,7 @@ def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
     - a safetensors file that describes itself by JSON metadata: ``model_cfg`` (open_clip
       configuration), and optionally ``token_ids`` (sorted ids of the kept tokens), ``mean`` and
       ``std``; ``backbone.model`` is then ignored;
-    - ``package:file``: such a file inside an installed package;
+    - ``package:file``: such a file inside an installed package, which is not imported;
     - ``random``: an untrained model, the same in every process.
 
     Args:
@@ -66,13 +62,8 @@ def _local_path(weights: str) -> Path | None:
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if match := IN_PACKAGE.fullmatch(weights):
-        try:
-            return Path(str(resources.files(match["package"]).joinpath(match["file"])))
-        except ModuleNotFoundError:
-            raise ClbenchError(
-                f"the package {match['package']!r} in backbone.weights={weights} is not installed"
-            ) from None
+    if (packaged := packaged_file(weights)) is not None:
+        return packaged
     is_file = len(path.parts) > 1 or "/" in weights or path.suffix in SUFFIXES
     return path if is_file else None
 

@@ -14,12 +14,13 @@ from clbench.core.files import content_hash, write_atomic
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 """Raised whenever a key of result.json changes its meaning, or another is required.
 
-1: the first. 2: ``sha256``, the hash of everything else in the file.
+1: the first. 2: ``sha256``, the hash of everything else in the file. 3: the directory of a finished
+run has a manifest.
 """
-READABLE: Final = (1, 2)
+READABLE: Final = (1, 2, 3)
 HASH: Final = "sha256"
 FILE_NAME = "result.json"
 SUMMARY_TOLERANCE = 1e-9
@@ -184,7 +185,7 @@ class RunResult(Record):
             trains nothing, and in results of older versions.
     """
 
-    schema_version: Literal[1, 2] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1, 2, 3] = Field(default=SCHEMA, alias="schema")
     status: Status
     benchmark: BenchmarkRecord
     method: MethodRecord
@@ -247,13 +248,13 @@ class RunResult(Record):
         if content["schema"] not in READABLE:
             raise ClbenchError(
                 f"{path} has schema {content['schema']!r} but this version of clbench reads "
-                f"{' and '.join(map(str, READABLE))}: use the version that wrote it"
+                f"{', '.join(map(str, READABLE))}: use the version that wrote it"
             )
         stated = content.pop(HASH, None)
         if (stated or content["schema"] > 1) and stated != content_hash(content):
             raise ClbenchError(
                 f"{path} is not what clbench wrote: it was edited or damaged; copy it again from "
-                "its source, or run again"
+                "its source"
             )
         try:
             return cls.model_validate(content)

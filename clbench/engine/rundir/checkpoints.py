@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import content_hash, file_hash, sync_folder, write_atomic
+from clbench.core.files import (
+    content_hash,
+    file_hash,
+    make_folder,
+    sync_folder,
+    write_atomic,
+)
 from clbench.engine.rundir.state_tree import pack, unpack
 
 FORMAT = "clbench-checkpoint/1"
@@ -92,6 +99,13 @@ class CheckpointStore:
             (Position(int(match[1]), int(match[2] or 0)) for match in found if match), reverse=True
         )
 
+    def newest_sound(self) -> Position | None:
+        """Where the newest checkpoint is that can be read; None if none can."""
+        for position in self.positions():
+            with suppress(DamagedCheckpointError):
+                return self.load(position).position
+        return None
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, read it back, and only then drop old ones.
 
@@ -105,7 +119,7 @@ class CheckpointStore:
         target = self.folder / f"{stem}.safetensors"
         temporary = self.folder / f".{stem}.{secrets.token_hex(4)}.tmp"
         try:
-            self.folder.mkdir(exist_ok=True)
+            make_folder(self.folder)
             self._clean()
             save_file(tensors, temporary)
             with temporary.open("rb+") as file:

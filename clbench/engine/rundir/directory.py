@@ -14,9 +14,11 @@ from typing import Any, TextIO
 import yaml
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import write_atomic
+from clbench.core.files import make_folder, sync_folder, write_atomic
 from clbench.core.redaction import redact
 from clbench.core.results.correctness import FOLDER as CORRECT
+from clbench.core.results.manifest import FILE_NAME as MANIFEST
+from clbench.core.results.manifest import write_manifest
 from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
@@ -72,7 +74,7 @@ class RunDirectory:
     def __enter__(self) -> RunDirectory:
         try:
             refuse_links(self.path, self.root)
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self._ownership = Ownership(self.path)
             self.dead_owner = self._ownership.acquire()
             self._clean()
@@ -138,10 +140,21 @@ class RunDirectory:
         """The result so far, if any.
 
         Raises:
-            ClbenchError: the file is damaged.
+            ClbenchError: the file is damaged; the message says how to go on.
         """
         path = self.path / RESULT
-        return RunResult.load(path) if path.exists() else None
+        try:
+            return RunResult.load(path) if path.exists() else None
+        except ClbenchError as error:
+            found = self.checkpoints.newest_sound()
+            beside = "no sound checkpoint lies beside it"
+            if found is not None:
+                beside = f"the checkpoint {found.stem} beside it is sound: with a copy of the file "
+                beside += "from a backup, the same command goes on from there"
+            raise ClbenchError(
+                f"{error}. As for this run, {beside}; --fresh starts it anew and keeps all of this "
+                f"in {self.path.parent / ASIDE}"
+            ) from error
 
     def save_settings(self, settings: RunSettings) -> None:
         """Write ``config.yaml``."""
@@ -152,6 +165,19 @@ class RunDirectory:
         """Write ``result.json``."""
         self.require()
         result.save(self.path / RESULT)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the run was finished, and all that it wrote is listed in its manifest."""
+        return (self.path / MANIFEST).exists()
+
+    def seal(self) -> None:
+        """Write the manifest: the last write of a run."""
+        write_manifest(self.path)
+
+    def unseal(self) -> None:
+        """Remove a manifest whose run is made again."""
+        (self.path / MANIFEST).unlink(missing_ok=True)
 
     def log(self, text: str) -> None:
         """Append a line to ``log.txt``."""
@@ -184,6 +210,7 @@ class RunDirectory:
         if path.exists():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
+            sync_folder(self.path)  # the file may be new
 
     def require(self) -> None:
         """Check that the directory is still there.

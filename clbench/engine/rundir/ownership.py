@@ -7,6 +7,7 @@ and then. A note that another host touched lately counts as a lock, an old one d
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -116,9 +117,13 @@ class Ownership:
         owner = Owner.read(self._note)
         try:
             self._lock.acquire(timeout=0)
-        except (Timeout, OSError):
+        except Timeout:
             self._refuse(owner)
-        self._lock.release()
+        except OSError:  # such as on a disk that is read-only: whoever can write may hold it
+            if _is_locked(self.folder / LOCK):
+                self._refuse(owner)
+        else:
+            self._lock.release()
         with suppress(OSError):
             self._refuse_living(owner)
 
@@ -170,6 +175,23 @@ class Ownership:
         while not self._done.wait(BEAT):
             with suppress(OSError):
                 os.utime(self._note)
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file that this one may only read, or not even that."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _boot() -> str:

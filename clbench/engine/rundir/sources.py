@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import importlib.util
 import inspect
 import site
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
+from clbench.clip.weights.packages import find_module
 from clbench.core.method import Method
 
 DIGITS = 16
@@ -65,7 +65,7 @@ def _follow(name: str, path: Path, files: dict[str, Path]) -> None:
     for imported in _imported(name, path):
         top = imported.partition(".")[0]
         if top == "clbench" or (top != package and _is_installed(_found(top))):
-            continue  # without a look inside, which would import it
+            continue
         file = _found(imported)
         if file is not None and (top == package or not _is_installed(file)):
             _follow(imported, file, files)
@@ -92,10 +92,7 @@ def _found(name: str) -> Path | None:
     """The file of a module, loaded or not."""
     if name in sys.modules:
         return _file(sys.modules[name])
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, AttributeError, ValueError):  # no module, or none inside its parent
-        return None
+    spec = find_module(name)
     path = Path(spec.origin) if spec is not None and spec.origin is not None else None
     return path if path is not None and path.suffix == ".py" and path.is_file() else None
 

@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import RunSettings
-from clbench.engine.rundir.checkpoints import Position
+from clbench.engine.rundir.checkpoints import Checkpoint, CheckpointStore, Position
 from clbench.engine.rundir.directory import RunDirectory, run_path
 
 
@@ -116,3 +117,29 @@ def test_a_directory_that_vanished_is_told(tmp_path: Path) -> None:
         with pytest.raises(ClbenchError, match=r"cannot write .*log\.txt"):
             directory.log("x")
     assert not (tmp_path / "run").exists()
+
+
+def checkpoint(folder: Path, learned: int) -> Path:
+    """Write one; returns its tensors."""
+    CheckpointStore(folder).save(Checkpoint(Position(learned), {"w": torch.zeros(2)}, {}))
+    return folder / "checkpoints" / f"task-{learned:03d}.safetensors"
+
+
+def test_a_damaged_result_beside_checkpoints_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "seed0-x"
+    run.mkdir()
+    first, second = checkpoint(run, 1), checkpoint(run, 2)
+    (run / "result.json").write_text("{")
+    directory = RunDirectory(run)
+    expected = (
+        r"result.json is damaged.* the checkpoint task-002 beside it is sound: with a copy of the "
+        rf"file from a backup.*; --fresh starts it anew and keeps all of this in {tmp_path}/aside"
+    )
+    with pytest.raises(ClbenchError, match=expected):
+        directory.result()
+    second.write_bytes(b"")
+    with pytest.raises(ClbenchError, match="the checkpoint task-001 beside it is sound"):
+        directory.result()
+    first.unlink()
+    with pytest.raises(ClbenchError, match=r"no sound checkpoint lies beside it; --fresh starts"):
+        directory.result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -100,3 +101,22 @@ def test_half_a_note_is_no_owner(tmp_path: Path, text: str) -> None:
     (tmp_path / ".owner.json").write_text(text)
     with RunDirectory(tmp_path) as directory:
         assert directory.dead_owner is None
+
+
+def refuse_writing(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_what_may_only_be_read_is_free_unless_somebody_holds_it(
+    holder: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse_writing)
+    with pytest.raises(ClbenchError, match=rf"in use by process {holder.pid} on "):
+        RunDirectory(tmp_path).require_free()
+    holder.kill()
+    holder.wait()
+    RunDirectory(tmp_path).require_free()
+    (tmp_path / ".lock").unlink()
+    RunDirectory(tmp_path).require_free()
+    with pytest.raises(ClbenchError, match="cannot write to the run directory"):
+        RunDirectory(tmp_path).__enter__()

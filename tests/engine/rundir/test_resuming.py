@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from safetensors.torch import load_file
+from torch import Tensor
 
 from clbench import registry
+from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.datamodules.sequence import TaskSequence
+from clbench.engine import runner
+from clbench.engine.process import randomness
 from clbench.engine.process.progress import QuietReporter
 from clbench.engine.rundir.checkpoints import CheckpointStore, Position
+from clbench.engine.rundir.state_tree import pack, unpack
 from clbench.methods.finetune import Finetune
 from clbench.methods.lora import LoRA
 from clbench.methods.zeroshot import ZeroShot
@@ -152,6 +161,76 @@ def test_every_kind_of_training_goes_on(
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "draw",
+    [random.random, np.random.random, lambda: float(torch.rand(()))],
+    ids=["python", "numpy", "torch"],
+)
+def test_every_generator_goes_on_where_it_stood(
+    draw: Callable[[], float], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With losses that hang on what a method draws, stopped twice within a task."""
+    loss = Finetune.loss
+
+    def drawing(self: Finetune, batch: Batch) -> Mapping[str, Tensor]:
+        return {name: term * (0.5 + draw()) for name, term in loss(self, batch).items()}
+
+    monkeypatch.setattr(Finetune, "loss", drawing)
+    run(Finetune(), runs_dir=tmp_path / "whole")
+    for task, step in ((0, 2), (1, 4)):
+        with pytest.raises(Stopped):
+            run(Finetune(), runs_dir=tmp_path / "cut", reporter=Signal(task=task, step=step))
+    run(Finetune(), runs_dir=tmp_path / "cut")
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_the_generators_are_those_that_were_captured() -> None:
+    def draws() -> list[float]:
+        numbers = [random.random(), random.gauss(0, 1), np.random.random(), np.random.normal()]  # noqa: NPY002
+        return [*numbers, float(torch.rand(())), float(torch.randn(()))]
+
+    for generator in (random, np.random):
+        generator.seed(3)
+    draws()
+    tensors, tree = pack(randomness.capture())
+    expected = [draws(), draws()]
+    for generator in (random, np.random):
+        generator.seed(4)
+    draws()
+    randomness.restore(unpack(tensors, json.loads(json.dumps(tree))))
+    assert [draws(), draws()] == expected
+
+
+def test_the_scale_of_the_loss_goes_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half precision as on a GPU; the scale doubles after every three good steps."""
+    scalers: list[torch.amp.GradScaler] = []
+    make = runner.make_trainer
+
+    def scaled(*args: Any, **options: Any) -> pl.Trainer:
+        scaler = torch.amp.GradScaler("cpu", init_scale=16.0, growth_interval=3)
+        scalers.append(scaler)
+        trainer = make(*args, **options)
+        trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+        return trainer
+
+    monkeypatch.setattr(runner, "make_trainer", scaled)
+    run(Finetune(), runs_dir=tmp_path / "whole", steps=7)
+    expected = [scaler.state_dict() for scaler in scalers]
+    assert [state["scale"] for state in expected] == [64.0] * 3
+    scalers.clear()
+    with pytest.raises(Stopped):
+        run(Finetune(), runs_dir=tmp_path / "cut", steps=7, reporter=Signal(task=1, step=4))
+    run(Finetune(), runs_dir=tmp_path / "cut", steps=7)
+    assert [scaler.state_dict() for scaler in scalers] == [
+        expected[0],
+        {**expected[1], "scale": 32.0, "_growth_tracker": 1},
+        *expected[1:],
+    ]
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_class_incremental_runs_go_on(
     run: Run, make_sequence: Callable[..., TaskSequence], tmp_path: Path
@@ -249,6 +328,21 @@ def test_the_lost_result_means_starting_anew(run: Run, tmp_path: Path) -> None:
     (folder(tmp_path / "cut") / "result.json").unlink()
     run(Finetune(), runs_dir=tmp_path / "cut")
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+def test_a_copy_of_a_damaged_result_lets_the_run_go_on(run: Run, tmp_path: Path) -> None:
+    run(Finetune(), runs_dir=tmp_path / "whole")
+    cut = tmp_path / "cut"
+    with pytest.raises(Stopped):
+        run(Finetune(), runs_dir=cut, reporter=Signal(task=1, step=3))
+    path = folder(cut) / "result.json"
+    good = path.read_bytes()
+    path.write_bytes(good[:-9])
+    with pytest.raises(ClbenchError, match="the checkpoint task-001-step-000003 beside it is"):
+        run(Finetune(), runs_dir=cut)
+    path.write_bytes(good)
+    run(Finetune(), runs_dir=cut)
+    assert outcome(cut) == outcome(tmp_path / "whole")
 
 
 def test_costs_are_those_of_the_whole_run(

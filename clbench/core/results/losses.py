@@ -1,0 +1,144 @@
+"""Whether the losses that a run kept are those of a run with its settings, number by number."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from clbench.core.errors import ClbenchError
+from clbench.core.results.result import RunResult
+from clbench.core.results.soundness import Finding
+from clbench.core.results.tracker import LOSS_FILE
+from clbench.core.settings import TrainSettings
+from clbench.core.training import rate_factor
+
+INTERVAL: Final = 20
+"""Steps between two records."""
+TOLERANCE: Final = 1e-4
+"""Relative; sums over the steps of an interval are taken in float32, term by term and in total."""
+
+Record = Mapping[str, Any]
+
+
+def check_losses(
+    folder: Path, result: RunResult, train: TrainSettings, *, recipe_schedule: bool
+) -> Iterator[Finding]:
+    """Recompute what follows from the settings and from other numbers of the same record.
+
+    That is which steps have a record, the learning rate at each of them, and the loss, which is
+    the sum of its terms.
+
+    Args:
+        folder: the run directory.
+        result: what it found.
+        train: training settings of the run.
+        recipe_schedule: whether the method leaves optimizer and schedule to the recipe; otherwise
+            learning rates are not compared.
+    """
+    path = folder / LOSS_FILE
+    if not path.exists():
+        sound = result.cost.steps == 0
+        yield Finding(LOSS_FILE, "none, as nothing was trained" if sound else "missing", sound)
+        return
+    try:
+        records = _read(path)
+        problem = _problem(records, result, train, recipe_schedule)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        yield Finding(LOSS_FILE, f"damaged: {error}", False)
+        return
+    rates = "learning rates and " if recipe_schedule else ""
+    text = f"{result.cost.steps} steps, {rates}sums of terms recomputed"
+    yield Finding(LOSS_FILE, problem or text, problem is None)
+
+
+def same_losses(first: Path, second: Path) -> list[str]:
+    """Where the losses of two run directories differ; empty if nowhere, or if one has none.
+
+    Returns:
+        At most one line.
+
+    Raises:
+        ClbenchError: a file of losses is damaged.
+    """
+    files = [folder / LOSS_FILE for folder in (first, second)]
+    if not all(path.is_file() for path in files):
+        return []
+    try:
+        one, other = (
+            [
+                value
+                for records in _read(path).values()
+                for record in records
+                for value in record.items()
+            ]
+            for path in files
+        )
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ClbenchError(f"{LOSS_FILE} of {first} or {second} is damaged: {error}") from error
+    if [name for name, _ in one] != [name for name, _ in other]:
+        return ["the losses are not of the same steps and terms"]
+    differing = [(a, b) for (_, a), (_, b) in zip(one, other, strict=True) if a != b]
+    if not differing:
+        return []
+    largest = max(abs(a - b) for a, b in differing)
+    return [f"{len(differing)} of {len(one)} losses differ, by up to {largest:.3g}"]
+
+
+def _read(path: Path) -> dict[int, list[Record]]:
+    """The records of each task, by its place in the sequence, counted from one."""
+    records: dict[int, list[Record]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        records.setdefault(record["task"], []).append(record)
+    return records
+
+
+def _problem(
+    records: Mapping[int, Sequence[Record]],
+    result: RunResult,
+    train: TrainSettings,
+    recipe_schedule: bool,
+) -> str | None:
+    names, total = result.benchmark.tasks, 0
+    for learned in range(1, result.matrix.learned + 1):
+        name, found = names[learned - 1], records.get(learned, ())
+        steps = found[-1]["step"] if found else 0
+        if not found or (train.epochs is None and steps != train.steps_for(name, 0)):
+            return f"does not reach the last step of {name}"
+        total += steps
+        expected = [*range(INTERVAL, steps, INTERVAL), steps]
+        if [record["step"] for record in found] != expected:
+            return f"the records of {name} are not those of steps {_shown(expected)}"
+        for record in found:
+            if text := _wrong_number(record, train, name, steps, recipe_schedule):
+                return f"step {record['step']} of {name}: {text}"
+    if total != result.cost.steps:
+        return f"{total} steps, the result has {result.cost.steps}"
+    return None
+
+
+def _wrong_number(
+    record: Record, train: TrainSettings, name: str, steps: int, recipe_schedule: bool
+) -> str | None:
+    terms = [v for key, v in record.items() if key not in ("task", "step", "lr", "loss")]
+    loss = record.get("loss", 0.0)
+    if not _close(loss, sum(terms), sum(map(abs, terms))):
+        return f"the loss is {loss:.6g}, its terms add up to {sum(terms):.6g}"
+    if recipe_schedule:
+        warmup = train.warmup_steps(steps)
+        peak = train.lr_for(name)
+        rate = peak * rate_factor(record["step"], warmup, steps, train.schedule)
+        if not _close(record["lr"], rate, peak * TOLERANCE):
+            return f"the learning rate is {record['lr']:.6g}, the settings give {rate:.6g}"
+    return None
+
+
+def _close(found: float, expected: float, scale: float) -> bool:
+    return math.isclose(found, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE * scale)
+
+
+def _shown(steps: Sequence[int]) -> str:
+    return ", ".join(map(str, steps[:3])) + (", ..." if len(steps) > 3 else "")
