@@ -148,7 +148,7 @@ def _drop(key: str) -> Callable[[dict[str, Any]], None]:
         (_set("cost", "steps", to=-1), "cost.steps: "),
         (_drop("seed"), "seed: Field required"),
         (_drop("schema"), "is not a result file"),
-        (_set("schema", to=3), "has schema 3 but this version of clbench reads 1 and 2"),
+        (_set("schema", to=4), "has schema 4 but this version of clbench reads 1, 2, 3"),
         (_set("schema", to=2), "was edited or damaged"),
         (_set("sha256", to="0" * 64), "was edited or damaged"),
     ],
