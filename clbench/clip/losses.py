@@ -1,9 +1,11 @@
-"""Loss terms on similarity logits: classification, distillation, modality alignment."""
+"""Loss terms: classification, distillation, modality alignment, and the distance to old weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
@@ -20,6 +22,29 @@ def classification(model: CLIP, batch: Batch, label_smoothing: float = 0.2) -> T
     """
     logits = model.logits(batch.images, model.text_features(batch.prompts))
     return F.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)
+
+
+def cross_entropy_among(
+    logits: Tensor, labels: Tensor, allowed: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross-entropy in which every image has candidates of its own.
+
+    Args:
+        logits: ``(B, C)``.
+        labels: ``(B,)`` int64, columns of the logits that are allowed.
+        allowed: ``(B, C)`` bool, the candidates of each image.
+        label_smoothing: share of the target spread evenly over an image's candidates.
+
+    >>> import torch
+    >>> allowed = torch.tensor([[True, True, False]])
+    >>> loss = cross_entropy_among(torch.tensor([[0.0, 0.0, 9.0]]), torch.tensor([0]), allowed)
+    >>> round(loss.item(), 4)
+    0.6931
+    """
+    log_probabilities = logits.masked_fill(~allowed, -torch.inf).log_softmax(dim=1)
+    own = log_probabilities.gather(1, labels[:, None])[:, 0]
+    even = log_probabilities.masked_fill(~allowed, 0).sum(dim=1) / allowed.sum(dim=1)
+    return -((1 - label_smoothing) * own + label_smoothing * even).mean()
 
 
 def soft_cross_entropy(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
@@ -73,3 +98,25 @@ def alignment(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> T
     by_image = F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     by_text = F.cross_entropy(logits.T, targets, label_smoothing=label_smoothing)
     return by_image + by_text
+
+
+def squared_distance(
+    weights: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    importance: Sequence[Tensor] | None = None,
+) -> Tensor:
+    """``sum_i F_i (theta_i - anchor_i)^2`` over all entries, not their mean, and without a half.
+
+    Args:
+        weights: theta, tensors that train.
+        anchors: where they should stay near, of the same shapes.
+        importance: F, of the same shapes; None counts every entry once.
+
+    >>> theta, anchor = [torch.ones(2, 3)], [torch.zeros(2, 3)]
+    >>> squared_distance(theta, anchor).item()
+    6.0
+    """
+    squares = [(now - then).square() for now, then in zip(weights, anchors, strict=True)]
+    if importance is not None:
+        squares = [f * square for f, square in zip(importance, squares, strict=True)]
+    return torch.stack([square.sum() for square in squares]).sum()

@@ -121,3 +121,48 @@ def test_augmented_samples_follow_the_generator_and_leave_the_memory_alone() -> 
     assert not torch.equal(first.images, random[first.ids])
     assert first.images.dtype == torch.uint8
     assert torch.equal(memory.images, random)
+
+
+@pytest.mark.parametrize("part", [1, 7, 60])
+def test_a_balanced_memory_holds_equally_many_of_every_class(part: int) -> None:
+    """Class 0 has 40 images, classes 1 to 3 have 12, 5 and 1; they come mixed."""
+    ids = torch.tensor([0] * 40 + [1] * 12 + [2] * 5 + [3])[torch.randperm(58)]
+    memory = ReplayMemory(20, balanced=True)
+    for first in range(0, 58, part):
+        chosen = ids[first : first + part]
+        memory.offer(numbered(first, len(chosen)), chosen, generator())
+    assert len(memory) == 20
+    assert torch.equal(ids[memory.images[:, 0, 0, 0].long()], memory.ids)
+    assert memory.ids.bincount().tolist() == [7, 7, 5, 1]
+
+
+def test_a_balanced_memory_gives_way_to_new_classes() -> None:
+    memory, draws = ReplayMemory(9, balanced=True), generator()
+    for number in range(4):
+        memory.offer(numbered(10 * number, 10), torch.full((10,), number), draws)
+        counts = memory.ids.bincount()
+        assert counts.sum() == 9
+        assert counts.max() - counts.min() <= 1
+    for number in range(4, 20):
+        memory.offer(numbered(10 * number, 10), torch.full((10,), number), draws)
+    assert memory.ids.bincount().max() == 1, "nine of twenty classes"
+
+
+def test_logits_stay_with_their_images_and_leave_with_them() -> None:
+    memory, draws = ReplayMemory(6), generator()
+    memory.offer(numbered(0, 6), torch.zeros(6, dtype=torch.int64), draws)
+    memory.remember(torch.arange(6), torch.arange(6.0)[:, None].expand(6, 2))
+    memory.offer(numbered(6, 20), torch.ones(20, dtype=torch.int64), draws)
+    old = memory.ids == 0
+    assert 0 < old.sum() < 6
+    assert memory.logits is not None
+    numbers = memory.images[:, 0, 0, 0].float()
+    assert torch.equal(memory.logits[old], numbers[old][:, None].expand(-1, 2))
+    assert memory.logits[~old].isnan().all()
+    rows = (~old).nonzero()[:, 0]
+    memory.remember(rows, torch.ones(len(rows), 3))
+    assert memory.logits.shape == (6, 3)
+    assert memory.logits[old][:, 2].isnan().all()
+    drawn = memory.sample(6, draws)
+    assert drawn.logits is not None
+    assert torch.equal(drawn.logits[drawn.ids == 1], torch.ones(len(rows), 3))

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from clbench.clip.model import CLIP
-from clbench.core.data import Batch
+from clbench.core.data import Batch, TaskData
 from clbench.core.method import Method
 from clbench.core.task import ClassTexts, Task
 
@@ -102,6 +102,44 @@ def train(
         losses.append(loss.item())
     method.eval()
     return losses
+
+
+def train_on_pool(
+    method: Method, golden: Golden, task: int, data: TaskData | None = None
+) -> dict[str, Tensor]:
+    """Train a prepared method on a golden task whose batches are drawn from a pool of images.
+
+    Args:
+        method: the method; `end_task` is left to the caller.
+        golden: the file; `batches` are rows of `pool`, -1 pads a short one, `lr` is the rate of
+            every step.
+        task: index of the task.
+        data: what `begin_task` receives.
+
+    Returns:
+        Every term of the loss, by name, before each update.
+    """
+    hp, recorded = golden.metadata["hp"], golden.below(f"task{task}.")
+    method.train()
+    method.begin_task(TASK, data)  # type: ignore[arg-type] # None for methods without data needs
+    trained = [p for p in method.parameters() if p.requires_grad]
+    betas, eps = tuple(hp["betas"]), hp["eps"]
+    optimizer = torch.optim.AdamW(trained, weight_decay=hp["weight_decay"], betas=betas, eps=eps)
+    terms: dict[str, list[Tensor]] = {}
+    for rate, padded in zip(recorded["lr"].tolist(), recorded["batches"], strict=True):
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        rows = padded[padded >= 0]
+        images, labels = recorded["pool"][rows].float(), recorded["pool_labels"][rows]
+        loss = method.loss(Batch(images, labels, recorded["tokens"].long()))
+        torch.stack([*loss.values()]).sum().backward()
+        method.after_backward()
+        optimizer.step()
+        method.after_step()
+        for name, term in loss.items():
+            terms.setdefault(name, []).append(term.detach())
+    method.eval()
+    return {name: torch.stack(values) for name, values in terms.items()}
 
 
 def assert_merged_as_golden(model: CLIP, golden: Golden, atol: float = 1e-5) -> None:
