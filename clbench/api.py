@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,10 @@ from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
 from clbench.inputs import load_inputs
-from clbench.launch.plan import Countdown, plan
+from clbench.launch.grid import sweep as plan_sweep
+from clbench.launch.make import Grid, Wanted
+from clbench.launch.plan import plan
+from clbench.launch.quantities import parse_resources
 from clbench.report.run_files import publish
 from clbench.trackers.choose import make_trackers
 
@@ -81,7 +83,7 @@ def run(
         ClbenchError: a mistake the user can mend, or an earlier run with the same settings was made
             with another source of the method.
     """
-    overrides = _overrides(backbone, settings, logger)
+    overrides = config.named(backbone, settings, logger)
     if seed is not None:
         overrides["seed"] = seed
     resolved, cls = config.resolve(
@@ -209,11 +211,13 @@ def compare(
     fresh: bool = False,
     quiet: bool = False,
     console: Console | None = None,
+    **options: Any,
 ) -> list[RunResult]:
     """Run every method with every seed, reusing what is complete.
 
-    All configurations are validated before the first run starts. A run that fails does not
-    keep the others from running.
+    Runs are made in processes of their own, as many at a time as the machine has room for. All
+    configurations are validated before the first starts. A run that fails does not keep the others
+    from running.
 
     Args:
         benchmark: name of the benchmark; ``mini`` by default.
@@ -228,6 +232,8 @@ def compare(
         fresh: start all runs anew and put earlier ones aside.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
+        **options: how the runs are made: ``launcher`` (``local`` by default), ``retries``, ``jobs``
+            (runs at a time), and what a run may use: ``cpus``, ``gpus``, ``memory``, ``time``.
 
     Raises:
         ClbenchError: an invalid configuration; or, after all other runs, those that failed.
@@ -237,26 +243,39 @@ def compare(
         methods,
         seeds,
         config_file=config_file,
-        overrides=_overrides(backbone, settings, logger),
+        overrides=config.named(backbone, settings, logger),
         quick=quick,
     )
-    complete = [] if fresh else [i for i, (s, _) in enumerate(planned) if _complete(s, runs_dir)]
-    countdown = Countdown([resolved.method.name for resolved, _ in planned], complete)
-    results: list[RunResult] = []
-    failures: list[str] = []
-    for resolved, cls in planned:
-        reporter = _reporter(console, quiet)
-        reporter.heading(countdown.heading())
-        started = time.monotonic()
-        try:
-            result = run_resolved(resolved, cls, Path(runs_dir), reporter, fresh=fresh)
-            results.append(result)
-        except ClbenchError as error:
-            failures.append(f"{resolved.method.name}, seed {resolved.seed}: {error}")
-        countdown.finished(time.monotonic() - started)
-    if failures:
-        raise ClbenchError("\n".join(failures))
-    return results
+    return _made(Grid(planned, Path(runs_dir), _wanted(options)), console, fresh, quiet)
+
+
+def sweep(
+    tree: Mapping[str, Any],
+    *,
+    runs_dir: Path | str = "runs",
+    quick: bool = False,
+    fresh: bool = False,
+    quiet: bool = False,
+    console: Console | None = None,
+    **options: Any,
+) -> list[RunResult]:
+    """Run all combinations of benchmarks, backbones, orders, settings, methods and seeds.
+
+    Args:
+        tree: the content of a file for ``clbench sweep``: a configuration that may have the keys
+            ``benchmarks``, ``methods``, ``seeds``, ``backbones``, ``orders`` and ``grid``.
+        runs_dir: as in `compare`, like all that follow.
+        quick: smoke runs whose numbers mean nothing.
+        fresh: start all runs anew and put earlier ones aside.
+        quiet: show no progress.
+        console: where progress is shown; standard error by default.
+        **options: how the runs are made, see `compare`.
+
+    Raises:
+        ClbenchError: as `compare`.
+    """
+    planned = plan_sweep(tree, quick=quick)
+    return _made(Grid(planned, Path(runs_dir), _wanted(options)), console, fresh, quiet)
 
 
 def load_result(path: Path | str) -> RunResult:
@@ -321,15 +340,6 @@ def recipe_deviation(result: RunResult) -> str | None:
     return f"other settings than the recipe's: {', '.join(differing)}" if differing else None
 
 
-def _complete(settings: RunSettings, runs_dir: Path | str) -> bool:
-    """Whether a run with these settings has nothing left to do, as far as its result says."""
-    try:
-        result = RunDirectory(run_path(Path(runs_dir), settings)).result()
-    except ClbenchError:
-        return False  # which its run will say
-    return result is not None and result.status != "partial"
-
-
 def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of method and training by dotted key."""
     sections = {"method": settings["method"]["params"], "train": settings["train"]}
@@ -346,12 +356,18 @@ def _result_files(path: Path) -> list[Path]:
     return inside or sorted(path.glob("*.json"))
 
 
-def _overrides(
-    backbone: str | None, settings: Overrides | None, logger: str | Sequence[str] | None
-) -> dict[str, Any]:
-    """Settings by dotted key; those given one by one win over the backbone's short name."""
-    named = {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
-    return named if logger is None else {**named, "logger": logger}
+def _wanted(options: Mapping[str, Any]) -> Wanted:
+    """How runs are to be made, from the arguments of a Python call."""
+    given = dict(options)
+    own = {key: given.pop(key) for key in ("launcher", "retries", "options") if key in given}
+    return Wanted(resources=parse_resources(given), **own)
+
+
+def _made(grid: Grid, console: Console | None, fresh: bool, quiet: bool) -> list[RunResult]:
+    made = grid.make(console or Console(stderr=True), fresh=fresh, quiet=quiet)
+    if made.problems:
+        raise ClbenchError("\n".join(made.problems))
+    return made.results
 
 
 def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -> None:

@@ -10,7 +10,7 @@ A configuration is a tree with the keys ``benchmark``, ``method``, ``backbone``,
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -160,6 +160,20 @@ def backbone_settings(text: str) -> Tree:
     return {"backbone.model": model, "backbone.weights": tag or "openai"}
 
 
+def named(
+    backbone: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    logger: str | Sequence[str] | None = None,
+) -> Tree:
+    """Settings by dotted key; those given one by one win over the backbone's short name.
+
+    >>> named("ViT-B-16", {"train.lr": 0.1}, "csv")
+    {'backbone.model': 'ViT-B-16', 'backbone.weights': 'openai', 'train.lr': 0.1, 'logger': 'csv'}
+    """
+    given = {**(backbone_settings(backbone) if backbone else {}), **(settings or {})}
+    return given if logger is None else {**given, "logger": logger}
+
+
 def read_config(path: Path) -> Tree:
     """Read a YAML configuration file.
 
@@ -283,10 +297,10 @@ def _validated(tree: Tree, problems: list[str]) -> RunSettings | None:
         found = {e["loc"][:2]: _setting_problem(e) for e in reversed(error.errors())}
         problems.extend(reversed(found.values()))
         return None
-    return _quick(settings) if settings.quick else settings
+    return shortened(settings) if settings.quick else settings
 
 
-def _quick(settings: RunSettings) -> RunSettings:
+def shortened(settings: RunSettings) -> RunSettings:
     """Cut the steps of a smoke run; the benchmark's builder cuts its images."""
     steps = settings.train.steps
     longest = max(steps.values()) if isinstance(steps, dict) else steps

@@ -45,6 +45,7 @@ class BenchmarkRecipe:
         backbone: default backbone.
         train: default training settings.
         results: published or measured reference numbers.
+        resources: what a launcher gives a run: ``cpus``, ``gpus``, ``memory``, ``time``.
     """
 
     name: str
@@ -55,6 +56,7 @@ class BenchmarkRecipe:
     backbone: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, Any] = field(default_factory=dict)
 
     def load_builder(self) -> Builder:
         """Import the builder."""

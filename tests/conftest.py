@@ -72,16 +72,19 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory, wandb_offline: dict[str
     if "PYTEST_XDIST_WORKER" in os.environ:
         shared = shared.parent
     folder = shared / "quick-runs"
-    arguments = ["--methods", "zeroshot,nusa", "--seeds", "0", "--quick", "-q"]
-    arguments += ["--logger", "wandb,tensorboard", "--logger", "csv"]
-    arguments += ["--runs-dir", str(folder), "--out", str(folder / "out")]
+    shared_options = ["--quick", "-q", "--runs-dir", str(folder)]
+    tracked = [*shared_options, "--logger", "wandb,tensorboard", "--logger", "csv"]
+    commands = [["run", "--method", method, *tracked] for method in ("zeroshot", "nusa")]
+    compared = ["compare", "--methods", "zeroshot,nusa", "--seeds", "0", *shared_options]
+    commands.append([*compared, "--out", str(folder / "out")])
     dot = Image.new("RGB", (1, 1))
     with FileLock(shared / "quick-runs.lock"), pytest.MonkeyPatch.context() as patch:
         for tracker in ("tensorboard", "wandb"):
             patch.setattr(f"clbench.trackers.{tracker}.heatmap_image", lambda result: dot)
         if not (shared / "quick-runs.made").exists():
-            outcome = CliRunner(env=wandb_offline).invoke(app, ["compare", *arguments])
-            assert outcome.exit_code == 0, outcome.output
+            for command in commands:
+                outcome = CliRunner(env=wandb_offline).invoke(app, command)
+                assert outcome.exit_code == 0, outcome.output
             (shared / "quick-runs.made").touch()
     return folder
 

@@ -205,8 +205,17 @@ def process_state_violations(root: Path) -> list[str]:
         f"{path.relative_to(root).as_posix()}:{node.lineno}: {ast.unparse(node)}"
         for path in sources(root)
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute) and ast.unparse(node) in {"sys.path", "os.chdir"}
+        if changes_process_state(node)
     ]
+
+
+def changes_process_state(node: ast.AST) -> bool:
+    """Whether a node is `os.chdir`, or does more with `sys.path` than read it."""
+    if isinstance(node, ast.Attribute):
+        text = ast.unparse(node)
+        changed = not isinstance(node.ctx, ast.Load) and text == "sys.path"
+        return changed or text == "os.chdir" or ast.unparse(node.value) == "sys.path"
+    return isinstance(node, ast.Subscript) and ast.unparse(node.value) == "sys.path"
 
 
 def sibling_method_violations(root: Path) -> list[str]:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from clbench.cli import completion, runs
-from clbench.cli.command import command
+from clbench.cli import completion, grids, runs
+from clbench.cli.command import command, console, show_directories, show_results
 from clbench.cli.data import data_app
 from clbench.cli.options import (
     Backbone,
@@ -24,6 +23,7 @@ from clbench.cli.options import (
     Runs,
     RunsDir,
     Settings,
+    settings_of,
 )
 from clbench.core.errors import ClbenchError
 
@@ -100,82 +100,16 @@ def run(
         seed=seed,
         backbone=backbone,
         runs_dir=runs_dir,
-        settings=_settings(settings, root, precision),
+        settings=settings_of(settings, root, precision),
         config_file=config,
         logger=logger,
         quick=quick,
         fresh=fresh,
         quiet=quiet,
     )
-    _show_results([result], matrices=True)
+    show_results([result], matrices=True)
     _show_zero_shot_check(result)
-    _show_directories([result], runs_dir)
-
-
-@app.command(
-    rich_help_panel=RUNS,
-    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0-4 | "
-    "clbench compare --config study.yaml | clbench compare --benchmark mini --logger wandb",
-)
-@command
-def compare(
-    benchmark: Benchmark = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            help="Names with commas between, or all.",
-            show_default="all",
-            autocompletion=completion.method_list,
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Training seeds: numbers and ranges, 0,2,5-7.", show_default="0-2"),
-    ] = None,
-    backbone: Backbone = None,
-    root: Root = None,
-    runs_dir: RunsDir = Path("runs"),
-    settings: Settings = None,
-    precision: Precision = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML configuration file; may also name methods and seeds."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write tables and the result files there.")
-    ] = None,
-    matrices: Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")] = False,
-    logger: Logger = None,
-    quick: Quick = False,
-    fresh: Fresh = False,
-    quiet: Quiet = False,
-) -> None:
-    """Run every method with every seed, reuse what is complete, and print the table."""
-    from clbench import api
-    from clbench.launch.plan import parse_seeds
-    from clbench.report.run_files import collect
-    from clbench.report.write import write_report
-
-    results = api.compare(
-        benchmark,
-        methods if methods in (None, "all") else [name.strip() for name in methods.split(",")],
-        None if seeds is None else parse_seeds(seeds),
-        backbone=backbone,
-        runs_dir=runs_dir,
-        settings=_settings(settings, root, precision),
-        config_file=config,
-        logger=logger,
-        quick=quick,
-        fresh=fresh,
-        quiet=quiet,
-    )
-    _show_results(results, matrices=matrices)
-    _show_directories(results, runs_dir)
-    if out is not None:
-        files = [path / "result.json" for path in _directories(results, runs_dir)]
-        collect(list(zip(files, results, strict=True)), out / "results")
-        write_report(results, out)
-        _console().print(f"tables: {out}", soft_wrap=True, highlight=False)
+    show_directories([result], runs_dir)
 
 
 @app.command(
@@ -218,17 +152,17 @@ def report(
     results = [result for _, result in found]
     comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
     deviation = api.recipe_deviation if published else None
-    _show_results(results)
-    _console().print(comparisons_console(comparisons))
+    show_results(results)
+    console().print(comparisons_console(comparisons))
     if deviation is not None:
-        _console().print(published_console(results, deviation))
+        console().print(published_console(results, deviation))
     if out is not None:
         tables: dict[str, Any] = {"comparisons": comparisons, "deviation": deviation}
         paths = write_report(results, out, **tables)
         if figures or page:
             paths += _write_drawings(results, out, figures, page, tables)
         for path in paths:
-            _console().print(str(path), soft_wrap=True, highlight=False)
+            console().print(str(path), soft_wrap=True, highlight=False)
 
 
 def _write_drawings(
@@ -253,7 +187,7 @@ def published(
     """List numbers from papers, with their sources."""
     from clbench.report.console import published_list
 
-    _console().print(published_list(method))
+    console().print(published_list(method))
 
 
 @app.command(
@@ -280,7 +214,7 @@ def dashboard(
     from clbench.trackers.wandb_dashboard import find_tracked_runs, publish_dashboard
 
     text = publish_dashboard(find_tracked_runs(runs or ()), project, entity, out)
-    _console().print(text, soft_wrap=True, highlight=False, markup=False)
+    console().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: clbench metrics matrix.csv --json")
@@ -319,7 +253,7 @@ def list_names(
     """List methods, benchmarks, recipes and settings."""
     from clbench.cli.show import listing
 
-    _console().print(listing(kind))
+    console().print(listing(kind))
 
 
 @app.command(
@@ -346,14 +280,28 @@ def show(
 
     if images is not None:
         describe.write_contact_sheet(name, images)
-        _console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
+        console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
         return
     if describe_run.is_run(name):
-        _console().print(describe_run.describe_run(Path(name)))
+        console().print(describe_run.describe_run(Path(name)))
         return
-    _console().print(describe.description(name))
+    console().print(describe.description(name))
 
 
+app.command(
+    rich_help_panel=RUNS,
+    epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0-4 | "
+    "clbench compare --config study.yaml --jobs 4 | clbench compare --logger wandb",
+)(grids.compare)
+app.command(
+    rich_help_panel=RUNS,
+    epilog="Examples: clbench sweep study.yaml --dry-run | "
+    "clbench sweep --methods nusa --grid method.rank=8,16,32 --grid train.lr=1e-4,3e-4 --seeds 0-4",
+)(grids.sweep)
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Examples: clbench status runs | clbench status runs --json",
+)(grids.status)
 app.command(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench verify runs/mini | clbench verify RUN --evaluate | "
@@ -375,53 +323,13 @@ def _two_methods(text: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _settings(
-    assignments: list[str] | None, root: Path | None, precision: str | None = None
-) -> dict[str, Any]:
-    from clbench.config import parse_assignments
-
-    options = {"data_root": None if root is None else str(root), "precision": precision}
-    given = {name: value for name, value in options.items() if value is not None}
-    return {**given, **parse_assignments(assignments or ())}
-
-
 def _show_zero_shot_check(result: RunResult) -> None:
     from clbench import registry
     from clbench.report.papers.zero_shot_check import zero_shot_check
 
     published = registry.benchmark(result.config["benchmark"]["name"]).results.get("zero_shot")
     if published is not None and result.method.name == "zeroshot":
-        _console().print(zero_shot_check(result, published))
-
-
-def _show_results(results: list[RunResult], *, matrices: bool = False) -> None:
-    from clbench.report.console import matrix_console, render_console
-
-    console = _console()
-    for result in results if matrices else ():
-        console.print(
-            f"{result.method.name}, seed {result.seed}: accuracy in percent", style="bold"
-        )
-        console.print(matrix_console(result.matrix, console.width))
-    console.print(render_console(results))
-
-
-def _directories(results: list[RunResult], runs_dir: Path) -> list[Path]:
-    from clbench.core.settings import RunSettings
-    from clbench.engine.rundir.directory import run_path
-
-    return [run_path(runs_dir, RunSettings.model_validate(r.config)) for r in results]
-
-
-def _show_directories(results: list[RunResult], runs_dir: Path) -> None:
-    for path in _directories(results, runs_dir):
-        _console().print(f"run directory: {path}", soft_wrap=True, highlight=False)
-
-
-def _console() -> Console:
-    """Standard output; wide enough for tables where it is not a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=120)
+        console().print(zero_shot_check(result, published))
 
 
 def main() -> None:

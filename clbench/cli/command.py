@@ -1,4 +1,4 @@
-"""How commands end when something goes wrong."""
+"""How commands print results, and how they end when something goes wrong."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import typer
+from rich.console import Console
 
 from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.redaction import redact
+
+if TYPE_CHECKING:
+    from clbench.core.results.result import RunResult
 
 P = ParamSpec("P")
 PROGRAMS = frozenset({"clbench", "cli"})
@@ -40,6 +44,41 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(128 + number) from None
 
     return wrapped
+
+
+def show_results(results: list[RunResult], *, matrices: bool = False) -> None:
+    """Print the summary tables, and every matrix if asked for."""
+    from clbench.report.console import matrix_console, render_console
+
+    out = console()
+    for result in results if matrices else ():
+        out.print(f"{result.method.name}, seed {result.seed}: accuracy in percent", style="bold")
+        out.print(matrix_console(result.matrix, out.width))
+    out.print(render_console(results))
+
+
+def directories(results: list[RunResult], runs_dir: Path) -> list[Path]:
+    """Where the runs of results lie."""
+    from clbench import api
+
+    return [api.run_directory(result, runs_dir) for result in results]
+
+
+def show_directories(results: list[RunResult], runs_dir: Path) -> None:
+    """Print where the runs of results lie."""
+    for path in directories(results, runs_dir):
+        say(f"run directory: {path}")
+
+
+def say(text: str) -> None:
+    """Print a text as it is, however long."""
+    console().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def console() -> Console:
+    """Standard output; wide enough for tables where it is not a terminal."""
+    out = Console()
+    return out if out.is_terminal else Console(width=120)
 
 
 @contextmanager

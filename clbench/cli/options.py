@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,3 +69,97 @@ Runs = Annotated[
         help="Run directories, result files, or folders of them.", autocompletion=completion.runs
     ),
 ]
+Out = Annotated[Path | None, typer.Option(help="Also write tables and the result files there.")]
+Matrices = Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        help="Names with commas between, or all.",
+        show_default="all",
+        autocompletion=completion.method_list,
+    ),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="Training seeds: numbers and ranges, 0,2,5-7.", show_default="0-2"),
+]
+
+LAUNCHING = "How runs are launched"
+Launcher = Annotated[str, typer.Option(help="local, ray or slurm.", rich_help_panel=LAUNCHING)]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Runs at a time.",
+        rich_help_panel=LAUNCHING,
+        show_default="as many as there is room for",
+    ),
+]
+Cpus = Annotated[
+    int | None, typer.Option(min=1, help="Threads of a run.", rich_help_panel=LAUNCHING)
+]
+Gpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="CUDA devices of a run; a fraction shares one.", rich_help_panel=LAUNCHING
+    ),
+]
+Memory = Annotated[
+    str | None, typer.Option(help="Memory of a run, e.g. 16G.", rich_help_panel=LAUNCHING)
+]
+Time = Annotated[
+    str | None, typer.Option(help="Time of a run, e.g. 12h.", rich_help_panel=LAUNCHING)
+]
+Retries = Annotated[
+    int, typer.Option(min=0, help="New attempts at a run that failed.", rich_help_panel=LAUNCHING)
+]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="Slurm: submit and leave; the same command without it watches the jobs.",
+        rich_help_panel=LAUNCHING,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray: of a cluster.", rich_help_panel=LAUNCHING, show_default="Ray on this machine"
+    ),
+]
+Sbatch = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Slurm: an option of sbatch, e.g. --partition=gpu. Repeatable.",
+        rich_help_panel=LAUNCHING,
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Only print the runs, and what they will cost.", rich_help_panel=LAUNCHING
+    ),
+]
+
+
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        help="With --dry-run: where nothing is known, make a smoke run to tell the cost.",
+        rich_help_panel=LAUNCHING,
+    ),
+]
+
+
+def settings_of(
+    assignments: list[str] | None, root: Path | None, precision: str | None = None
+) -> dict[str, Any]:
+    """What ``--set``, ``--root`` and ``--precision`` say, by dotted key."""
+    from clbench.config import parse_assignments
+
+    options = {"data_root": None if root is None else str(root), "precision": precision}
+    given = {name: value for name, value in options.items() if value is not None}
+    return {**given, **parse_assignments(assignments or ())}

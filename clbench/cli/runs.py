@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from clbench.cli.command import command
+from clbench.cli.command import command, say
 from clbench.cli.options import Quiet, Run, Runs
 from clbench.core.errors import ClbenchError
 
@@ -43,14 +42,14 @@ def verify(
     failed = 0
     for file in api.result_files(runs):
         findings = check(file, evaluate=evaluate, trust_code=trust_code, key=key)
-        _line(str(file.parent if file.name == "result.json" else file))
+        say(str(file.parent if file.name == "result.json" else file))
         for finding in findings:
-            _line(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.what}: {finding.text}")
+            say(f"  {'ok   ' if finding.sound else 'WRONG'} {finding.what}: {finding.text}")
         sound = all(finding.sound for finding in findings)
         failed += not sound
         if sound and sign is not None:
             signature.sign(file.parent, sign)
-            _line(f"  signed with {sign}")
+            say(f"  signed with {sign}")
     if failed:
         raise ClbenchError(f"{failed} of the runs cannot be trusted: see the lines marked WRONG")
 
@@ -72,11 +71,11 @@ def rerun(
     result, differences = api.rerun(
         run, runs_dir=runs_dir, data_root=root, trust_code=trust_code, quiet=quiet
     )
-    _line(f"{result.method.name} on {result.benchmark.name}, seed {result.seed}, repeated")
+    say(f"{result.method.name} on {result.benchmark.name}, seed {result.seed}, repeated")
     for line in differences or ["every accuracy and every loss is the same, bit for bit"]:
-        _line(line)
+        say(line)
     path = api.run_directory(result, runs_dir)
-    _line(f"run directory: {path}")
+    say(f"run directory: {path}")
 
 
 @command
@@ -86,7 +85,3 @@ def env(run: Run) -> None:
     from clbench.core.results.result import RunResult
 
     typer.echo(constraints(RunResult.load(run)), nl=False)
-
-
-def _line(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)

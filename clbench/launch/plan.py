@@ -1,11 +1,10 @@
-"""Which runs a comparison consists of, and how long those that are left will take."""
+"""Which runs a comparison consists of."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 from clbench import config, registry
@@ -24,7 +23,7 @@ def plan(
     methods: Sequence[str] | str | None = None,
     seeds: Sequence[int] | None = None,
     *,
-    config_file: Path | None = None,
+    config_file: Path | Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     quick: bool = False,
 ) -> list[Planned]:
@@ -37,7 +36,7 @@ def plan(
         benchmark: name; that of the file, or ``mini``, if None.
         methods: names, or ``all``; those of the file, or all, if None.
         seeds: training seeds; those of the file, or 0, 1 and 2, if None.
-        config_file: YAML file with a configuration tree.
+        config_file: YAML file with a configuration tree, or its content.
         overrides: dotted keys to values, for every run.
         quick: smoke runs.
 
@@ -46,7 +45,8 @@ def plan(
     """
     if "seed" in (overrides or {}):
         raise ClbenchError("a comparison takes its seeds from --seeds, not from --set seed")
-    tree = config.read_config(config_file) if config_file else {}
+    given = config_file or {}
+    tree = config.read_config(given) if isinstance(given, Path) else dict(given)
     found, own = _methods_of(tree)
     wanted = found if methods is None else methods
     names = registry.method_names() if wanted == "all" else list(dict.fromkeys(wanted))
@@ -93,56 +93,6 @@ def parse_seeds(text: str, name: str = "--seeds") -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-class Countdown:
-    """Says which run of a comparison is next, and about how long all that are left will take.
-
-    A run is expected to take as long as earlier runs of its method did, or as earlier runs of any
-    method if there were none.
-
-    Args:
-        methods: the method of every run, in order.
-        complete: indices of runs that are complete already, and so take no time.
-    """
-
-    def __init__(self, methods: Sequence[str], complete: Sequence[int] = ()) -> None:
-        self._methods = methods
-        self._complete = frozenset(complete)
-        self._seconds: dict[str, list[float]] = {}
-        self._next = 0
-
-    def heading(self) -> str:
-        """One line on the next run.
-
-        >>> countdown = Countdown(["lora", "nusa", "lora"])
-        >>> countdown.heading()
-        'run 1 of 3'
-        >>> countdown.finished(60)
-        >>> countdown.heading()
-        'run 2 of 3, about 2 min left'
-        """
-        text = f"run {self._next + 1} of {len(self._methods)}"
-        left = self.remaining()
-        return text if left is None else f"{text}, about {_rough(left)} left"
-
-    def finished(self, seconds: float) -> None:
-        """The next run is over and took so many seconds."""
-        if self._next not in self._complete:
-            self._seconds.setdefault(self._methods[self._next], []).append(seconds)
-        self._next += 1
-
-    def remaining(self) -> float | None:
-        """Expected seconds of all runs that are left; None as long as nothing is known."""
-        left = [
-            method
-            for i, method in enumerate(self._methods)
-            if i >= self._next and i not in self._complete
-        ]
-        known = [second for seconds in self._seconds.values() for second in seconds]
-        if not left or not known:
-            return None
-        return sum(mean(self._seconds.get(method, known)) for method in left)
-
-
 def _methods_of(tree: dict[str, Any]) -> tuple[Sequence[str] | str, dict[str, dict[str, Any]]]:
     """Take a file's choice of methods out of its tree.
 
@@ -183,13 +133,3 @@ def _seeds_of(tree: dict[str, Any]) -> Sequence[int]:
     if not isinstance(seeds, list | tuple) or not all(type(seed) is int for seed in seeds):
         raise ClbenchError(f"'seeds' must be whole numbers, or a text like 0-4, got {seeds!r}")
     return seeds
-
-
-def _rough(seconds: float) -> str:
-    """A duration as precise as an estimate is.
-
-    >>> [_rough(seconds) for seconds in (4, 75, 5400)]
-    ['1 min', '1 min', '1.5 h']
-    """
-    minutes = max(1, round(seconds / 60))
-    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from clbench.core.results.correctness import (
     row_file,
     write_row,
 )
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import LAUNCHED, RunResult
 from clbench.core.task import Setting, Task
 from clbench.datamodules.sequence import TaskSequence
 from clbench.engine.process.progress import QuietReporter
@@ -342,3 +343,18 @@ def test_ctrl_c_works_again_after_an_interrupted_training(run: Callable[..., Run
     with pytest.raises(KeyboardInterrupt):
         run(Finetune(), reporter=Interrupt(task=0))
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_result_says_who_launched_it_and_that_it_was_not_always_alone(
+    run: Callable[..., RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(LAUNCHED, raising=False)
+    alone = run(ZeroShot(), runs_dir=tmp_path / "alone").provenance["launch"]
+    node = socket.gethostname()
+    assert alone == {"launcher": "none", "node": node, "devices": None, "shared": False}
+    monkeypatch.setenv(LAUNCHED, '{"launcher": "local", "shared": true}')
+    with pytest.raises(KeyboardInterrupt):
+        run(Finetune(), reporter=Interrupt(task=1))
+    monkeypatch.delenv(LAUNCHED)
+    resumed = run(Finetune()).provenance["launch"]
+    assert (resumed["launcher"], resumed["shared"]) == ("none", True)

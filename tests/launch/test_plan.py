@@ -1,18 +1,14 @@
-"""Which runs `clbench compare` makes, and what it says about the time they take."""
+"""Which runs `clbench compare` makes."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-import clbench
 from clbench import registry
 from clbench.core.errors import ClbenchError
-from clbench.launch.plan import Countdown, parse_seeds, plan
-from tests.small_runs import write_tasks
+from clbench.launch.plan import parse_seeds, plan
 
 
 def made(*arguments: object, **options: object) -> list[tuple[str, int, dict[str, object]]]:
@@ -148,44 +144,3 @@ def test_a_file_that_makes_no_sense_is_refused(tmp_path: Path, text: str, messag
 def test_a_seed_among_the_settings_is_not_ignored() -> None:
     with pytest.raises(ClbenchError, match="--seeds"):
         plan("mini", overrides={"seed": 3})
-
-
-def test_the_time_left_is_that_of_the_same_methods() -> None:
-    countdown = Countdown(["fast", "slow", "fast", "slow", "new"])
-    assert countdown.heading() == "run 1 of 5"
-    countdown.finished(60)
-    countdown.finished(600)
-    assert countdown.remaining() == 60 + 600 + 330
-    assert countdown.heading() == "run 3 of 5, about 16 min left"
-    for _ in range(3):
-        countdown.finished(60)
-    assert countdown.remaining() is None
-
-
-def test_runs_that_are_complete_take_no_time() -> None:
-    countdown = Countdown(["a", "b", "a", "b"], complete=[0, 2])
-    countdown.finished(0.01)
-    assert countdown.remaining() is None, "what was found complete says nothing"
-    countdown.finished(600)
-    assert countdown.remaining() == 600, "only the last run is left to do"
-
-
-def test_a_comparison_says_which_run_comes_next(tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), width=200)
-    assert isinstance(console.file, io.StringIO)
-    options = {
-        "runs_dir": tmp_path / "runs",
-        "backbone": "mini",
-        "settings": {"device": "cpu", "data_root": str(tmp_path / "cache")},
-        "console": console,
-    }
-    benchmark = f"folder:{write_tasks(tmp_path / 'tasks')}"
-    clbench.compare(benchmark, ["zeroshot"], [0], **options)  # type: ignore[arg-type]
-    console.file.truncate(0)
-    clbench.compare(benchmark, ["zeroshot"], [0, 1, 2], **options)  # type: ignore[arg-type]
-    lines = console.file.getvalue().replace("\0", "").splitlines()
-    headings = [line for line in lines if line.startswith("run ")]
-    assert headings == ["run 1 of 3", "run 2 of 3", "run 3 of 3, about 1 min left"]
-    assert "already complete" in lines[lines.index("run 1 of 3") + 1]
-    between = lines[lines.index("run 2 of 3") : lines.index(headings[2])]
-    assert any(line.startswith("zeroshot on ") and "seed 1" in line for line in between)

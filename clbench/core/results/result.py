@@ -23,6 +23,8 @@ run has a manifest.
 READABLE: Final = (1, 2, 3)
 HASH: Final = "sha256"
 FILE_NAME = "result.json"
+LAUNCHED = "CLBENCH_LAUNCH"
+"""Variable in which a launcher says, as JSON, who it is and whether runs share the machine."""
 SUMMARY_TOLERANCE = 1e-9
 """Sums may be taken in another order by another NumPy."""
 

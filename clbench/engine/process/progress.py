@@ -22,9 +22,6 @@ from rich.progress import (
 class Reporter(Protocol):
     """Receives the events of a run."""
 
-    def heading(self, text: str) -> None:
-        """Which of several runs comes next."""
-
     def begin(self, title: str, tasks: Sequence[str], done: int) -> None:
         """A run starts, or goes on with `done` tasks finished."""
 
@@ -56,7 +53,6 @@ class Reporter(Protocol):
 class QuietReporter:
     """Shows nothing."""
 
-    def heading(self, text: str) -> None: ...
     def begin(self, title: str, tasks: Sequence[str], done: int) -> None: ...
     def training(self, task: int, steps: int) -> None: ...
     def stepped(self) -> None: ...
@@ -76,9 +72,6 @@ class PlainReporter(QuietReporter):
         self._tasks: Sequence[str] = ()
         self._loss: float | None = None
         self._started = time.monotonic()
-
-    def heading(self, text: str) -> None:
-        self._console.print(text, style="bold", markup=False, highlight=False, soft_wrap=True)
 
     def begin(self, title: str, tasks: Sequence[str], done: int) -> None:
         self._tasks = tasks

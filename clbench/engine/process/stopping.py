@@ -6,12 +6,15 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 from clbench.core.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TOGETHER = 1.0
+"""Seconds within which several SIGTERM are one: batch systems send more than one."""
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -24,6 +27,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -60,11 +64,14 @@ class StopRequest:
             raise Stopped(self.signum)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGTERM == self.signum and time.monotonic() - self._since < TOGETHER:
+            return
         if self.signum is not None:
             if sys.stderr is not None and sys.stderr.isatty():
                 os.write(2, SHOW_CURSOR)  # progress bars hide it
             os._exit(128 + number)
         self.signum = number
+        self._since = time.monotonic()
 
 
 def _in_main_thread() -> bool:

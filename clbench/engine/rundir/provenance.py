@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from clbench.core.data import SequenceData
+from clbench.core.results.result import LAUNCHED
 from clbench.core.task import Benchmark
 
 ENVIRONMENT = (
@@ -104,6 +106,21 @@ def prompt_digests(benchmark: Benchmark) -> dict[str, str]:
             json.dumps([task.classes.names, task.classes.prompts]).encode()
         ).hexdigest()[:DIGITS]
         for task in benchmark.tasks
+    }
+
+
+def launch() -> dict[str, Any]:
+    """Who started this process where, and whether other runs share the machine with it."""
+    try:
+        told = json.loads(os.environ.get(LAUNCHED, "{}"))
+    except ValueError:
+        told = {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return {
+        "launcher": str(told.get("launcher", "none")),
+        "node": socket.gethostname(),
+        "devices": visible if torch.cuda.is_available() else None,
+        "shared": bool(told.get("shared", False)),
     }
 
 

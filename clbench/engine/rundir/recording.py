@@ -60,6 +60,7 @@ class Recorder:
         self.validation: dict[str, str] = {}
         self.started = provenance.timestamp()
         self.resumed: list[str] = []
+        self.shared = bool(provenance.launch()["shared"])
         self._earlier_peak = 0
 
     def task_learned(
@@ -95,6 +96,7 @@ class Recorder:
             "ranks": self.ranks.state(),
             "started": self.started,
             "resumed": self.resumed,
+            "shared": self.shared,
         }
 
     def restore(self, counters: Mapping[str, Any], steps: int, where: str) -> None:
@@ -113,6 +115,7 @@ class Recorder:
         self.validation = dict(counters.get("validation", {}))
         self.ranks.load_state(counters["ranks"])
         self.started = counters["started"]
+        self.shared |= bool(counters.get("shared", False))
         self.resumed = [*counters["resumed"], f"{provenance.timestamp()} {where}"]
 
     def restore_costs(self, cost: CostRecord) -> None:
@@ -164,6 +167,7 @@ class Recorder:
                 "started": self.started,
                 "ended": provenance.timestamp(),
                 "resumed": self.resumed,
+                "launch": {**provenance.launch(), "shared": self.shared},
             },
             effective_rank=self.ranks.record(),
         )

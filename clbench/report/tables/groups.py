@@ -15,6 +15,8 @@ from clbench.core.task import Setting
 
 BY_BATCH = "†"
 """Marks methods that decide by the batch."""
+SHARED = "‡"
+"""Marks methods whose times were measured while other runs shared the machine."""
 _STATUS_ORDER = ("complete", "partial", "quick")
 
 
@@ -47,6 +49,11 @@ class ComparableGroup:
             found.append(
                 f"{BY_BATCH} Decides by the batch: answers depend on the other images of a test "
                 "batch, which holds images of one task, so that the task is known in part."
+            )
+        if any(map(_beside_others, self.results)):
+            found.append(
+                f"{SHARED} Times were measured, at least in part, while others shared the machine: "
+                "compare them with each other only."
             )
         spread = _row_zero_spread(self.results)
         if spread:
@@ -142,6 +149,7 @@ def _method_runs(
         if any(_dump(other.get(key)) != _dump(value) for other in variants)
     ]
     marked = f"{method} {BY_BATCH}" if results[0].method.decides_by_batch else method
+    marked += f" {SHARED}" if any(map(_beside_others, results)) else ""
     label = f"{marked} ({', '.join(differing)})" if differing else marked
     slug = f"{method}-{results[0].config_hash}" if len(variants) > 1 else method
     return MethodRuns(label, slug, results)
@@ -165,6 +173,12 @@ def _common(result: RunResult) -> dict[str, Any]:
         "training images": (trains,),
         "test images": (result.accuracy.counts, tests),
     }
+
+
+def _beside_others(result: RunResult) -> bool:
+    """Whether other runs shared the machine with a run, as far as it says."""
+    launch = result.provenance.get("launch")
+    return isinstance(launch, dict) and bool(launch.get("shared"))
 
 
 def _choices(result: RunResult) -> dict[str, Any]:

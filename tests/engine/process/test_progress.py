@@ -15,7 +15,6 @@ from clbench.engine.process.progress import (
 
 def drive(reporter: Reporter) -> None:
     """The events of a run of one task."""
-    reporter.heading("run 1 of 1")
     reporter.begin("toy run", ["digits", "flags"], 0)
     reporter.testing(10)
     reporter.tested(10)
@@ -33,10 +32,10 @@ def test_plain_lines_show_every_row() -> None:
     stream = io.StringIO()
     drive(PlainReporter(Console(file=stream, width=40)))
     lines = stream.getvalue().splitlines()
-    assert lines[:2] == ["run 1 of 1", "toy run"]
-    assert lines[2].startswith("0/2 zero-shot: mean of all tasks 37.5 %  [")
-    assert lines[3].startswith("1/2 digits: 100.0 %, mean of all tasks 62.5 %, loss 1.250  [")
-    assert lines[4] == "a [note]"
+    assert lines[0] == "toy run"
+    assert lines[1].startswith("0/2 zero-shot: mean of all tasks 37.5 %  [")
+    assert lines[2].startswith("1/2 digits: 100.0 %, mean of all tasks 62.5 %, loss 1.250  [")
+    assert lines[3] == "a [note]"
 
 
 def test_bars_end_and_leave_the_rows() -> None:
@@ -44,7 +43,6 @@ def test_bars_end_and_leave_the_rows() -> None:
     console = Console(file=stream, force_terminal=True, width=100)
     drive(RichReporter(console))
     assert "1/2 digits: 100.0 %" in stream.getvalue()
-    assert "\x1b[1mrun 1 of 1\x1b[0m" in stream.getvalue()
 
 
 def test_quiet_is_silent_and_the_kind_follows_the_console() -> None:

@@ -1,0 +1,259 @@
+"""Commands on many runs: `clbench compare`, `clbench sweep`, `clbench status`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from clbench.cli.command import command, console, directories, say, show_directories, show_results
+from clbench.cli.options import (
+    Address,
+    Backbone,
+    Benchmark,
+    Cpus,
+    Detach,
+    DryRun,
+    Fresh,
+    Gpus,
+    Jobs,
+    Launcher,
+    Logger,
+    Matrices,
+    Memory,
+    Methods,
+    Out,
+    Precision,
+    Probe,
+    Quick,
+    Quiet,
+    Retries,
+    Root,
+    RunsDir,
+    Sbatch,
+    Seeds,
+    Settings,
+    Time,
+    settings_of,
+)
+from clbench.core.errors import ClbenchError
+
+if TYPE_CHECKING:
+    from clbench.core.results.result import RunResult
+    from clbench.launch.make import Grid, Wanted
+
+
+@command
+def compare(
+    benchmark: Benchmark = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    backbone: Backbone = None,
+    root: Root = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    precision: Precision = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML configuration file; may also name methods and seeds."),
+    ] = None,
+    out: Out = None,
+    matrices: Matrices = False,
+    logger: Logger = None,
+    quick: Quick = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = None,
+    time: Time = None,
+    retries: Retries = 2,
+    address: Address = None,
+    sbatch: Sbatch = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    probe: Probe = False,
+) -> None:
+    """Run every method with every seed, reuse what is complete, and print the table."""
+    from clbench.config import named
+    from clbench.launch.make import Grid
+    from clbench.launch.plan import parse_seeds, plan
+
+    planned = plan(
+        benchmark,
+        _names(methods),
+        None if seeds is None else parse_seeds(seeds),
+        config_file=config,
+        overrides=named(backbone, settings_of(settings, root, precision), logger),
+        quick=quick,
+    )
+    wanted = _wanted(
+        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
+        jobs=jobs,
+        cpus=cpus,
+        gpus=gpus,
+        memory=memory,
+        time=time,
+    )
+    _make(
+        Grid(planned, runs_dir, wanted),
+        _Manner(dry_run, probe, detach, fresh, quiet, matrices, out),
+    )
+
+
+@command
+def sweep(
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="YAML: a configuration with benchmarks, methods, seeds, grid, ..."),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="key=value,value, e.g. method.rank=8,16. Repeatable."),
+    ] = None,
+    benchmarks: Annotated[
+        str | None, typer.Option(help="Names with commas between.", show_default="mini")
+    ] = None,
+    methods: Methods = None,
+    seeds: Seeds = None,
+    backbones: Annotated[
+        str | None, typer.Option(help="As --backbone takes them, with commas between.")
+    ] = None,
+    orders: Annotated[
+        str | None, typer.Option(help="Values of benchmark.order with commas between.")
+    ] = None,
+    root: Root = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    precision: Precision = None,
+    out: Out = None,
+    logger: Logger = None,
+    quick: Quick = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = None,
+    time: Time = None,
+    retries: Retries = 2,
+    address: Address = None,
+    sbatch: Sbatch = None,
+    detach: Detach = False,
+    dry_run: DryRun = False,
+    probe: Probe = False,
+) -> None:
+    """Run all combinations of benchmarks, backbones, orders, settings, methods and seeds."""
+    from clbench.config import named, read_config
+    from clbench.launch.grid import parse_grid
+    from clbench.launch.grid import sweep as plan_sweep
+    from clbench.launch.make import Grid
+    from clbench.launch.plan import parse_seeds
+
+    tree = {} if file is None else read_config(file)
+    given = {"benchmarks": benchmarks, "backbones": backbones, "orders": orders}
+    if grid is not None:
+        tree["grid"] = parse_grid(grid)
+    planned = plan_sweep(
+        tree | {key: value for key, value in given.items() if value is not None},
+        _names(methods),
+        None if seeds is None else parse_seeds(seeds),
+        overrides=named(None, settings_of(settings, root, precision), logger),
+        quick=quick,
+    )
+    wanted = _wanted(
+        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
+        jobs=jobs,
+        cpus=cpus,
+        gpus=gpus,
+        memory=memory,
+        time=time,
+    )
+    _make(
+        Grid(planned, runs_dir, wanted),
+        _Manner(dry_run, probe, detach, fresh, quiet, False, out),
+    )
+
+
+@command
+def status(
+    runs: Annotated[Path, typer.Argument(help="Folder of runs.")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how the runs in a folder stand, wherever and by whomever they are made."""
+    from clbench.launch.standing import overview
+    from clbench.launch.view import status_lines
+
+    found = overview(runs)
+    if as_json:
+        typer.echo(json.dumps(found.plain()))
+    else:
+        console().print(status_lines(found))
+
+
+@dataclass(frozen=True)
+class _Manner:
+    """What a command does besides making runs."""
+
+    dry_run: bool
+    probe: bool
+    detach: bool
+    fresh: bool
+    quiet: bool
+    matrices: bool
+    out: Path | None
+
+
+def _make(grid: Grid, manner: _Manner) -> None:
+    """Make a grid and print its tables, or print what would be made."""
+    if manner.dry_run:
+        _forecast(grid, Console(stderr=True) if manner.probe else None)
+        return
+    if manner.detach:
+        say(grid.hand_over(fresh=manner.fresh))
+        return
+    made = grid.make(Console(stderr=True), fresh=manner.fresh, quiet=manner.quiet)
+    if made.results:
+        show_results(made.results, matrices=manner.matrices)
+        show_directories(made.results, grid.runs_dir)
+        if manner.out is not None:
+            _write(made.results, grid.runs_dir, manner.out)
+    if made.problems:
+        raise ClbenchError("\n".join(made.problems))
+
+
+def _forecast(grid: Grid, probe: Console | None) -> None:
+    from clbench.launch.view import forecast_table
+
+    table, total = forecast_table(grid.forecast(probe))
+    console().print(table)
+    say(total)
+
+
+def _write(results: list[RunResult], runs_dir: Path, out: Path) -> None:
+    from clbench.report.run_files import collect
+    from clbench.report.write import write_report
+
+    files = [path / "result.json" for path in directories(results, runs_dir)]
+    collect(list(zip(files, results, strict=True)), out / "results")
+    write_report(results, out)
+    say(f"tables: {out}")
+
+
+def _names(text: str | None) -> list[str] | str | None:
+    return text if text in (None, "all") else [name.strip() for name in text.split(",")]
+
+
+def _wanted(how: tuple[str, int, dict[str, Any]], **resources: Any) -> Wanted:
+    from clbench.launch.make import Wanted
+    from clbench.launch.quantities import parse_resources
+
+    launcher, retries, options = how
+    return Wanted(launcher, parse_resources(resources), retries, options)

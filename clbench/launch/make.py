@@ -1,0 +1,227 @@
+"""From planned runs to results: what is complete is reused, a launcher makes the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clbench import registry
+from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.engine.rundir.directory import RunDirectory
+from clbench.launch import probes
+from clbench.launch.cells import Cell, Launcher, Resources
+from clbench.launch.driving import RETRIES, Drive
+from clbench.launch.engines.local import Local
+from clbench.launch.engines.ray import Ray
+from clbench.launch.engines.slurm import Slurm
+from clbench.launch.estimates import Costs, Estimate, Forecast
+from clbench.launch.grid import as_begun, make_cells, result_of
+from clbench.launch.plan import Planned
+from clbench.launch.quantities import parse_resources
+from clbench.launch.records import Records
+from clbench.launch.view import Tally, make_view
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How runs are to be made.
+
+    Attributes:
+        launcher: ``local``, ``ray`` or ``slurm``.
+        resources: what the user asks for.
+        retries: how often a run that failed is tried again.
+        options: what only one launcher understands.
+    """
+
+    launcher: str = "local"
+    resources: Resources = field(default_factory=Resources)
+    retries: int = RETRIES
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a grid.
+
+    Attributes:
+        results: of the runs that are complete, in the order of the grid.
+        problems: a text for every run that could not be made.
+    """
+
+    results: list[RunResult]
+    problems: list[str]
+
+
+COMPLETE, PARTIAL, MISSING = KNOWN = ("complete", "partial", "missing")
+LAUNCHERS: dict[str, Callable[[Records, Mapping[str, Any]], Launcher]] = {
+    "local": lambda records, options: Local(records),
+    "ray": lambda records, options: Ray(records, options.get("address")),
+    "slurm": lambda records, options: Slurm(records, options.get("sbatch", ())),
+}
+
+
+class Grid:
+    """Planned runs in a folder.
+
+    Args:
+        planned: validated settings.
+        runs_dir: folder of all runs.
+        wanted: how they are to be made.
+
+    Raises:
+        ClbenchError: there is no such launcher, or not what is asked of it.
+    """
+
+    def __init__(self, planned: Sequence[Planned], runs_dir: Path, wanted: Wanted) -> None:
+        self.runs_dir = runs_dir
+        self.records = Records(runs_dir)
+        pairs = make_cells(planned, runs_dir)
+        self.cells = [cell for cell, _ in pairs]
+        self._planned = {cell.key: plan for cell, plan in pairs}
+        if wanted.launcher not in LAUNCHERS:
+            raise unknown_name("launcher", wanted.launcher, LAUNCHERS)
+        self.retries = wanted.retries
+        self.launcher = LAUNCHERS[wanted.launcher](self.records, wanted.options)
+        asked = wanted.resources.or_else(self._usual())
+        self.resources = self.launcher.fitted(self.cells, asked)
+
+    def make(self, console: Console, *, fresh: bool = False, quiet: bool = False) -> Made:
+        """Make what is missing.
+
+        Args:
+            console: where progress is shown.
+            fresh: start all runs anew and put earlier ones aside.
+            quiet: show no progress.
+
+        Raises:
+            ClbenchError: `fresh`, and another process makes one of the runs.
+        """
+        if fresh:
+            self._put_aside(Console(quiet=True) if quiet else console)
+        states = {cell.key: self._state(cell) for cell in self.cells}
+        left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
+        problems = [
+            f"{cell.title}: {states[cell.key]}"
+            for cell in self.cells
+            if states[cell.key] not in KNOWN
+        ]
+        if left:
+            problems += self._launch(left, console, quiet)
+        done = [cell for cell in self.cells if states[cell.key] in KNOWN and cell.finished()]
+        return Made([RunResult.load(cell.path) for cell in done], problems)
+
+    def hand_over(self, *, fresh: bool = False) -> str:
+        """Have what is missing made by a launcher whose runs stay, without waiting for it.
+
+        Args:
+            fresh: start all runs anew and put earlier ones aside.
+
+        Returns:
+            What the user should know.
+
+        Raises:
+            ClbenchError: runs of this launcher do not stay, or it refuses them.
+        """
+        if not isinstance(self.launcher, Slurm):
+            raise ClbenchError("--detach works with --launcher slurm: other runs need their driver")
+        if fresh:
+            self._put_aside(Console(stderr=True))
+        queue = self.launcher.queue()
+        left = [
+            as_begun(cell)
+            for cell in self.cells
+            if self._to_do(cell, self._state(cell)) and cell.key not in queue
+        ]
+        self.records.save_plan(self.cells, self.launcher.name, self.resources)
+        self.launcher.submit(left, self.resources)
+        return f"{len(left)} runs submitted; {self.launcher.farewell()}"
+
+    def forecast(self, probe: Console | None = None) -> Forecast:
+        """What is left to do, and what it will cost.
+
+        Args:
+            probe: where nothing is known, make smoke runs to tell, with progress shown there.
+        """
+        states = [self._state(cell) for cell in self.cells]
+        costs = Costs([self.runs_dir])
+        known = [
+            None if state == COMPLETE else costs.of(self._planned[cell.key][0])
+            for cell, state in zip(self.cells, states, strict=True)
+        ]
+        if probe is not None:
+            known = self._probed(states, known, probe)
+        return Forecast(self.cells, states, known, self.resources)
+
+    def _probed(
+        self, states: Sequence[str], known: Sequence[Estimate | None], console: Console
+    ) -> list[Estimate | None]:
+        """Costs with those that smoke runs tell, made here one by one, where nothing was known."""
+        unknown = {
+            cell.key: self._planned[cell.key]
+            for cell, state, cost in zip(self.cells, states, known, strict=True)
+            if cost is None and state in (PARTIAL, MISSING)
+        }
+        short = [probes.shortened(plan) for plan in probes.kinds(list(unknown.values()))]
+        alone = Wanted(resources=Resources(jobs=1, cpus=self.resources.cpus))
+        Grid(short, probes.folder(self.runs_dir), alone).make(console)
+        sizes: dict[str, probes.Sizes] = {}
+        found = list(known)
+        for i, cell in enumerate(self.cells):
+            if (plan := unknown.get(cell.key)) is not None:
+                place = f"{plan[0].benchmark} {plan[0].backbone}"
+                if place not in sizes:
+                    sizes[place] = probes.Sizes.of(plan[0])
+                found[i] = probes.estimate(plan, self.runs_dir, sizes[place])
+        return found
+
+    def _put_aside(self, console: Console) -> None:
+        for cell in self.cells:
+            path = RunDirectory(cell.path, self.runs_dir).put_aside()
+            if path is not None:
+                text = f"the earlier run is now in {path}"
+                console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _launch(self, cells: list[Cell], console: Console, quiet: bool) -> list[str]:
+        done = sum(cell not in cells for cell in self.cells)
+        tally = Tally(len(self.cells), done, self.resources.jobs or 1)
+        self.records.save_plan(self.cells, self.launcher.name, self.resources)
+        with make_view(console, tally, quiet=quiet) as view:
+            drive = Drive(self.launcher, self.records, self.retries, view)
+            try:
+                failures = drive.run([as_begun(cell) for cell in cells], self.resources)
+            except KeyboardInterrupt:
+                if text := self.launcher.farewell():
+                    console.print(text, soft_wrap=True, highlight=False, markup=False)
+                raise
+        if not failures:
+            self.records.drop_plan(self.cells)
+        return [str(failure) for failure in failures]
+
+    def _state(self, cell: Cell) -> str:
+        """``complete``, ``partial``, ``missing``, or what is wrong with the run that is there."""
+        try:
+            result = result_of(cell, self._planned[cell.key][1])
+        except ClbenchError as error:
+            return str(error)
+        if result is None:
+            return PARTIAL if (cell.path / FILE_NAME).exists() else MISSING
+        return COMPLETE
+
+    def _to_do(self, cell: Cell, state: str) -> bool:
+        """Whether a process is needed: also to give a complete run to another tracker."""
+        tracked = set(self._planned[cell.key][0].logger) - {"csv"}
+        return state in KNOWN and (state != COMPLETE or bool(tracked))
+
+    def _usual(self) -> Resources:
+        """What the recipes of the benchmarks ask for; the most of each kind."""
+        most: dict[str, Any] = {}
+        for name in dict.fromkeys(cell.benchmark for cell in self.cells):
+            recipe = asdict(parse_resources(registry.benchmark(name).resources))
+            for key, value in recipe.items():
+                most[key] = max((v for v in (most.get(key), value) if v is not None), default=None)
+        return Resources(**most)

@@ -1,0 +1,103 @@
+"""Many runs from the command line: planned, made by processes, and looked at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import clbench
+from clbench.cli.app import app
+from tests.small_runs import write_tasks
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tasks(tmp_path_factory.mktemp("tasks") / "tasks")
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path, tasks: Path) -> Path:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        f"""
+        benchmark: folder:{tasks}
+        methods: [zeroshot, finetune]
+        seeds: 0-1
+        backbones: [mini]
+        device: cpu
+        data_root: {tmp_path / "cache"}
+        train: {{steps: 2, batch_size: 6, lr: 1.0e-3, warmup: 0}}
+        """
+    )
+    return path
+
+
+def test_a_sweep_is_made_by_processes_and_the_same_command_makes_what_is_missing(
+    sweep_file: Path, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    command = ["sweep", sweep_file, "--runs-dir", runs, "--cpus", 1]
+    first = invoke(*command, "--seeds", 0, "--out", tmp_path / "out")
+    assert first.exit_code == 0, first.output
+    assert "done    finetune on folder:" in first.stderr
+    assert (tmp_path / "out" / "summary.md").is_file()
+    paths = sorted(path.parent for path in runs.glob("*/*/*/result.json"))
+    assert [path.parent.name for path in paths] == ["finetune", "zeroshot"]
+    launch = clbench.load_result(paths[0]).provenance["launch"]
+    assert launch["launcher"] == "local"
+    assert clbench.load_result(paths[0]).provenance["threads"] == 1
+    before = [(path / "result.json").read_bytes() for path in paths]
+
+    planned = invoke(*command, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "4 runs, 2 complete, 2 to make" in planned.stdout
+    assert "other seeds (1)" in planned.stdout
+    assert len(list(runs.glob("*/*/*/result.json"))) == 2, "nothing was made"
+
+    again = invoke(*command, "--seeds", 0)
+    assert again.exit_code == 0
+    assert again.stderr == "", "nothing was started"
+    assert [(path / "result.json").read_bytes() for path in paths] == before
+
+    status = json.loads(invoke("status", runs, "--json").stdout)
+    assert status["counts"]["done"] == 2
+    assert status["eta_seconds"] == 0.0
+
+
+def test_mistakes_are_told_before_anything_is_made(sweep_file: Path, tmp_path: Path) -> None:
+    outcome = invoke(
+        "sweep", sweep_file, "--grid", "train.lr=-1,1e-3", "--runs-dir", tmp_path / "r"
+    )
+    assert outcome.exit_code == 2
+    assert "train.lr=-1" in outcome.stderr
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--launcher", "locl"], "did you mean 'local'?"),
+        (["--memory", "much"], "expected a size"),
+        (["--time", "soon"], "expected a duration"),
+        (["--gpus", "1.5"], "a part of one device or a whole number"),
+        (["--grid", "method.rank"], "expected key=value,value"),
+    ],
+)
+def test_options_that_make_no_sense_are_one_line(options: list[str], message: str) -> None:
+    outcome = invoke("sweep", "--methods", "zeroshot", "--seeds", "0", *options)
+    assert outcome.exit_code == 2, outcome.output
+    assert len(outcome.stderr.splitlines()) == 1
+    assert message in outcome.stderr
+
+
+def test_status_of_nothing_is_one_line(tmp_path: Path) -> None:
+    outcome = invoke("status", tmp_path)
+    assert outcome.exit_code == 2
+    assert "no runs in" in outcome.stderr
