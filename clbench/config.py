@@ -19,9 +19,9 @@ from pydantic import BaseModel, ValidationError
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.foreign.yaml_text import load_yaml
 from clbench.core.hyperparameters import validated
 from clbench.core.settings import RunSettings
-from clbench.core.yaml_text import load_yaml
 from clbench.trackers.choose import check_trackers
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import yaml
 
 from clbench.core.errors import ClbenchError, unknown_name
-from clbench.core.yaml_text import load_yaml
+from clbench.core.foreign.yaml_text import load_yaml
 
 if TYPE_CHECKING:
     from clbench.core.data import SequenceData

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from clbench import registry
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.yaml_text import load_yaml
 from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.results.losses import check_losses
@@ -21,7 +22,6 @@ from clbench.core.results.signature import check_signature
 from clbench.core.results.soundness import Finding, check_bits, counted_rows
 from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
-from clbench.core.yaml_text import load_yaml
 from clbench.report.tables.matrix_csv import read_matrix_csv
 from clbench.trackers.csv_file import losses_csv
 

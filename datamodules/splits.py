@@ -17,6 +17,7 @@ import torch
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
+from clbench.core.foreign.json_text import load_json
 from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.pixels.samples import Samples
 
@@ -119,7 +120,7 @@ def _indices(
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except NotADirectoryError:

@@ -131,7 +131,7 @@ def verify_data(
             if not quick:
                 with _bars() as bars:
                     show = functools.partial(_Bars(bars).update, state.name)
-                    check_images(dataset, read(dataset, folder), show)
+                    check_images(dataset, folder, read(dataset, folder), show)
         except ClbenchError as error:
             problems.append(str(error))
     _show(states, folder)

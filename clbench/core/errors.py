@@ -2,23 +2,38 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Final
 
 
 class ClbenchError(Exception):
     """A mistake the user can mend: shown as one line, without a traceback, with exit code 2."""
 
 
+RESEMBLES: Final = 0.65
+"""Share of equal characters from which on a name may be meant by another."""
+
+
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> ClbenchError:
-    """Build the error for a misspelt name, with the nearest valid one.
+    """Build the error for a misspelt name, with the nearest valid one if any resembles it.
 
     >>> print(unknown_name("method", "nusaa", ["nusa", "lora"]))
     unknown method 'nusaa': did you mean 'nusa'? (valid: lora, nusa)
+    >>> print(unknown_name("key", "method.colour", ["method.rank", "method.dropout"]))
+    unknown key 'method.colour' (valid: method.dropout, method.rank)
     """
     names = sorted(valid)
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f": did you mean {nearest[0]!r}?" if nearest else ""
+    nearest = max(names, key=lambda other: _likeness(name, other), default="")
+    similar = _likeness(name, nearest) >= RESEMBLES
+    hint = f": did you mean {nearest!r}?" if similar else ""
     listing = f"(valid: {', '.join(names)})" if names else "(none are defined)"
     return ClbenchError(f"unknown {kind} {name!r}{hint} {listing}")
+
+
+def _likeness(name: str, other: str) -> float:
+    """From 0 to 1; what both have before the last dot does not make them alike."""
+    (section, _, key), (other_section, _, other_key) = name.rpartition("."), other.rpartition(".")
+    pair = (key, other_key) if section == other_section else (name, other)
+    return difflib.SequenceMatcher(None, *(text.lower() for text in pair)).ratio()
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

@@ -9,8 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clbench.core.identity import RENAMED, settings_hash
 
-PositiveInt = Annotated[int, Field(gt=0)]
+Steps = Annotated[int, Field(gt=0, le=10**9)]
+BatchSize = Annotated[int, Field(gt=0, le=10**6)]
+Processes = Annotated[int, Field(ge=0, le=1024)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Epochs = Annotated[float, Field(gt=0, le=10**6)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Number = TypeVar("Number", int, float)
 Augmentation = Literal["none", "crop"]
@@ -89,17 +93,17 @@ class TrainSettings(Settings):
             the image's area, as published for full fine-tuning).
     """
 
-    steps: PositiveInt | dict[str, PositiveInt] = 1000
-    batch_size: PositiveInt = 64
-    epochs: PositiveFloat | dict[str, PositiveFloat] | None = None
+    steps: Steps | dict[str, Steps] = 1000
+    batch_size: BatchSize = 64
+    epochs: Epochs | dict[str, Epochs] | None = None
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     lr: NonNegativeFloat | dict[str, NonNegativeFloat] = 1e-5
     weight_decay: NonNegativeFloat = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: NonNegativeFloat = 100
-    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_grad_norm: PositiveFloat | None = None
     augmentation: Augmentation = "none"
 
     @field_validator("steps", "epochs", "lr")
@@ -144,7 +148,7 @@ class EvaluationSettings(Settings):
         batch_size: images per batch.
     """
 
-    batch_size: PositiveInt = 256
+    batch_size: BatchSize = 256
 
 
 class CheckpointSettings(Settings):
@@ -155,8 +159,8 @@ class CheckpointSettings(Settings):
         seconds: save when so many seconds have passed since the last time.
     """
 
-    steps: PositiveInt | None = None
-    seconds: Annotated[float, Field(gt=0)] = 300.0
+    steps: Steps | None = None
+    seconds: PositiveFloat = 300.0
 
 
 class RunSettings(Settings):
@@ -187,11 +191,11 @@ class RunSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     quick: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int, Field(ge=0)] | None = None
+    workers: Processes | None = None
     compile: bool = False
     data_root: str | None = None
     checkpoint_every: CheckpointSettings = CheckpointSettings()
-    devices: PositiveInt = 1
+    devices: Annotated[int, Field(gt=0, le=1024)] = 1
     deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
 

@@ -16,7 +16,7 @@ from clbench.datamodules.catalogue.catalogue import DataSet, data_set
 from clbench.datamodules.catalogue.remote import RemoteFile
 from clbench.datamodules.fetching.download import matches
 from clbench.datamodules.pixels.samples import Contents, Samples
-from clbench.datamodules.readers.disk import MissingDataError
+from clbench.datamodules.readers.disk import MissingDataError, SurplusError
 from clbench.datamodules.readers.read import check_counts, read
 
 Status = Literal["present", "missing", "incomplete", "damaged"]
@@ -84,6 +84,11 @@ def how_to_get(dataset: DataSet, root: Path) -> str:
     return f"by hand into {folder} (torchvision's layout), see {pages}; or {command}"
 
 
+def surplus(folder: Path) -> str:
+    """What to do about a folder that holds too much."""
+    return f"remove what does not belong into {folder}"
+
+
 def readable_size(size: int | None) -> str:
     """Bytes in the unit that fits.
 
@@ -111,6 +116,8 @@ def _state(dataset: DataSet, root: Path) -> State:
         return State(name, "damaged", _bare(name, error), todo)
     try:
         check_counts(dataset, contents)
+    except SurplusError as error:
+        return State(name, "damaged", _bare(name, error), surplus(folder))
     except ClbenchError as error:
         return State(name, "incomplete", _bare(name, error), todo)
     return State(name, "present", f"{len(contents.train) + len(contents.test)} images", "")
@@ -139,11 +146,14 @@ def check_files(dataset: DataSet, root: Path) -> None:
         )
 
 
-def check_images(dataset: DataSet, contents: Contents, advance: Advance | None = None) -> None:
+def check_images(
+    dataset: DataSet, root: Path, contents: Contents, advance: Advance | None = None
+) -> None:
     """Decode every image file of a data set; arrays were read already.
 
     Args:
         dataset: entry of the catalogue.
+        root: data root.
         contents: its images.
         advance: called after every image.
 
@@ -164,7 +174,7 @@ def check_images(dataset: DataSet, contents: Contents, advance: Advance | None =
         raise ClbenchError(
             f"{dataset.name}: {len(damaged)} damaged of {len(images)} images: "
             f"{', '.join(damaged[:SHOWN])}{more}; delete them, then "
-            f"`clbench data prepare {dataset.name}` fetches what is missing"
+            f"`clbench data prepare {dataset.name} --root {root}` fetches what is missing"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,8 +13,14 @@ from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.catalogue.remote import RemoteFile, Source
 from clbench.datamodules.fetching.download import Opener, Progress, fetch, matches, set_aside
-from clbench.datamodules.fetching.inventory import Advance, check_images
+from clbench.datamodules.fetching.inventory import (
+    Advance,
+    check_images,
+    readable_size,
+    surplus,
+)
 from clbench.datamodules.fetching.unpack import DamagedArchiveError, unpack
+from clbench.datamodules.readers.disk import SurplusError
 from clbench.datamodules.readers.read import check_counts, read
 
 
@@ -48,8 +55,11 @@ def prepare(
     Raises:
         ClbenchError: no source worked; one line for each.
     """
-    if _problem(dataset, root) is None:
+    problem = _problem(dataset, root)
+    if problem is None:
         return None
+    if isinstance(problem, SurplusError):
+        raise ClbenchError(f"{problem}: {surplus(root / dataset.folder)}")
     problems = []
     downloads = download_folder(dataset, root)
     try:
@@ -104,6 +114,7 @@ def _from_source(
     _ask_for_hand_files(source, downloads)
     absent = [file for file in source.files if not _in_place(file, root)]
     others = [file for file in source.files if file not in absent]
+    _require_space(dataset, absent, downloads)
     fetched: list[Path] = []
     problem = None
     for files in (absent, others):
@@ -119,9 +130,28 @@ def _from_source(
     if problem is not None:
         raise problem
     if not source.verified:
-        check_images(dataset, read(dataset, root), advance)
+        check_images(dataset, root, read(dataset, root), advance)
     for archive in fetched:
         archive.unlink(missing_ok=True)
+
+
+def _require_space(dataset: DataSet, files: Sequence[RemoteFile], downloads: Path) -> None:
+    """Refuse before anything is fetched if it cannot all be written: archives, and their content.
+
+    Images hardly shrink in archives, so that their content takes about as much again.
+    """
+    wanted = 0
+    for file in files:
+        found = (downloads / name for name in (file.name, f"{file.name}.part"))
+        there = sum(path.stat().st_size for path in found if path.exists())
+        wanted += (file.size or 0) + max(0, (file.size or 0) - there)
+    free = shutil.disk_usage(downloads).free
+    if wanted > free:
+        raise ClbenchError(
+            f"{dataset.name} needs about {readable_size(wanted)} for archives and their content, "
+            f"and {readable_size(free)} are free on the disk of {downloads}: make room there, or "
+            "choose another folder with --root"
+        )
 
 
 def _ask_for_hand_files(source: Source, downloads: Path) -> None:

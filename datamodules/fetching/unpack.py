@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
+import lzma
 import posixpath
 import shutil
 import stat
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, final
+from typing import IO, Any, cast, final
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.sizes import GROWTH, most_bytes
+from clbench.datamodules.readers.disk import MACS_FOLDER
 
 
 @final
@@ -20,9 +25,18 @@ class DamagedArchiveError(ClbenchError):
     """The archive itself is the fault: truncated, damaged or dangerous."""
 
 
-#: No data set unpacks to more than this many times its archive (images hardly shrink).
-RATIO = 20
-SLACK = 64 * 2**20  # bytes, so that small archives of text may shrink more
+BLOCK = 2**18
+"""Bytes read at once."""
+MEMBER = 4096
+"""Bytes that a file or folder takes on a disk at least."""
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO})
+"""Errors of the disk, which are not the archive's fault."""
+PACKED: dict[bytes, Callable[[Path], IO[bytes]]] = {
+    b"\x1f\x8b": cast(Any, gzip.GzipFile),
+    b"BZh": cast(Any, bz2.BZ2File),
+    b"\xfd7zXZ": cast(Any, lzma.LZMAFile),
+}
+"""How compressed tar archives begin, and what opens them."""
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -45,31 +59,25 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, size, content in reader(archive):
-            target = folder / _inside(archive, name)
+            inside = _inside(archive, name)
+            if MACS_FOLDER in inside.parts:
+                continue
+            budget.spend(MEMBER + size)
+            target = folder / inside
             if content is None:
                 target.mkdir(parents=True, exist_ok=True)
                 continue
-            budget.spend(size)
             target.parent.mkdir(parents=True, exist_ok=True)
             with content, target.open("wb") as file:
                 shutil.copyfileobj(content, file)
-    except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except ClbenchError:
+        raise
+    except Exception as error:  # archives, decompressors and paths fail in any way
+        if isinstance(error, OSError) and error.errno in FULL:
             raise ClbenchError(f"cannot unpack {archive}: {error.strerror}") from error
-        raise DamagedArchiveError(f"{archive} is truncated or damaged: {error}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DamagedArchiveError(f"{archive} is truncated or damaged: {reason:.200}") from error
 
-
-#: What tarfile, zipfile and the decompressors raise. Errors of the disk have a number, a damaged
-#: gzip stream is an OSError without one, and RuntimeError is a zip file with a password.
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    NotImplementedError,
-    RuntimeError,
-)
 
 #: Name, size and content of a file; a folder has no content.
 Member = tuple[str, int, IO[bytes] | None]
@@ -81,14 +89,28 @@ class _Budget:
 
     def __init__(self, archive: Path) -> None:
         self._archive = archive
-        self._left = RATIO * archive.stat().st_size + SLACK if archive.is_file() else 0
+        self._left = most_bytes(archive.stat().st_size) if archive.is_file() else 0
 
     def spend(self, size: int) -> None:
         self._left -= size
         if self._left < 0:
             raise DamagedArchiveError(
-                f"{self._archive} unpacks to more than {RATIO} times its size: refused"
+                f"{self._archive} unpacks to more than {GROWTH} times its size: refused"
             )
+
+
+@final
+class _Metered:
+    """A decompressed stream that counts what is read: the headers of members can be huge, too."""
+
+    def __init__(self, stream: IO[bytes], budget: _Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._budget.spend(len(content))
+        return content
 
 
 def _inside(archive: Path, name: str) -> Path:
@@ -102,17 +124,26 @@ def _inside(archive: Path, name: str) -> Path:
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive, "r:*") as tar:
-        for member in tar:
-            if member.isdir():
-                yield member.name, 0, None
-            elif member.isreg():
-                yield member.name, member.size, tar.extractfile(member)
-            elif member.issym() or member.islnk():
-                base = posixpath.dirname(member.name) if member.issym() else ""
-                _inside(archive, posixpath.normpath(posixpath.join(base, member.linkname)))
-            else:
-                raise DamagedArchiveError(f"{archive} holds {member.name!r}, a device: refused")
+    with archive.open("rb") as file:
+        begin = file.read(8)
+    openers = [opener for magic, opener in PACKED.items() if begin.startswith(magic)]
+    with openers[0](archive) if openers else archive.open("rb") as stream:
+        metered: Any = _Metered(stream, _Budget(archive))
+        with tarfile.open(fileobj=metered, mode="r|", bufsize=BLOCK) as tar:
+            yield from _members_of(archive, tar)
+
+
+def _members_of(archive: Path, tar: tarfile.TarFile) -> Iterator[Member]:
+    for member in tar:
+        if member.isdir():
+            yield member.name, 0, None
+        elif member.isreg():
+            yield member.name, member.size, tar.extractfile(member)
+        elif member.issym() or member.islnk():
+            base = posixpath.dirname(member.name) if member.issym() else ""
+            _inside(archive, posixpath.normpath(posixpath.join(base, member.linkname)))
+        else:
+            raise DamagedArchiveError(f"{archive} holds {member.name!r}, a device: refused")
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:

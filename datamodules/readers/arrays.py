@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.sizes import GROWTH, most_bytes
 from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.pixels.samples import Contents, Samples
 from clbench.datamodules.readers.cifar_pickle import read_pickle
@@ -54,17 +56,27 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
     content = read_bytes(source)
     try:
         if source is packed:
-            content = gzip.decompress(content)
+            content = _decompressed(content)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
-        if (zeros, kind) != (0, 8):
+        if (zeros, kind) != (0, 8) or dimensions not in (1, 3):
             raise ClbenchError(f"{source} is not an idx file of bytes")
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    except (OSError, EOFError, zlib.error, struct.error) as error:
+        values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
+    except (OSError, EOFError, ValueError, zlib.error, struct.error) as error:
         raise ClbenchError(f"{source} is damaged: {error}") from error
-    values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * dimensions)
     if len(values) != np.prod(shape, dtype=object):
         raise ClbenchError(f"{source} is damaged: {len(values)} bytes for shape {shape}")
     return values.reshape(shape)
+
+
+def _decompressed(content: bytes) -> bytes:
+    """The content of a gzip file, unless it is out of proportion."""
+    most = most_bytes(len(content))
+    with gzip.open(io.BytesIO(content)) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise OSError(f"it unpacks to more than {GROWTH} times its size")
+    return found
 
 
 def read_cifar100(dataset: DataSet, folder: Path) -> Contents:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.pickles import check_pickle
 from clbench.datamodules.readers.disk import read_bytes
 
 
@@ -28,6 +29,7 @@ def read_pickle(path: Path) -> dict[bytes, Any]:
     """
     content = read_bytes(path)
     try:
+        check_pickle(content, lambda module, name: (module, name) in KNOWN)
         entries = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(entries, dict):
             raise pickle.UnpicklingError("not a dictionary")
@@ -75,18 +77,19 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
+KNOWN: dict[tuple[str, str], object] = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+}
+"""Names that the pickles contain, with what stands in for them."""
+
+
 @final
 class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows three names."""
+    """An unpickler that knows these names only."""
 
     def find_class(self, module: str, name: str) -> object:
         """What a name in the pickle stands for."""
-        known: dict[tuple[str, str], object] = {
-            ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-            ("numpy", "ndarray"): _Array,
-            ("numpy", "dtype"): _DType,
-        }
-        if (module, name) not in known:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return known[module, name]
+        return KNOWN[module, name]

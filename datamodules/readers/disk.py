@@ -51,6 +51,20 @@ def read_bytes(path: Path) -> bytes:
         raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+@final
+class SurplusError(ClbenchError):
+    """There is more than belongs to a data set; to fetch it again would not help."""
+
+
+MACS_FOLDER = "__MACOSX"
+"""What macOS adds to zip files; no data set has it."""
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of that name is none of the data."""
+    return name.startswith(".") or name == MACS_FOLDER
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders inside a folder, sorted by code point; hidden ones are not seen."""
     return sorted(e.name for e in _entries(folder) if e.is_dir())
@@ -81,7 +95,7 @@ def jpegs_in(folder: Path, prefix: str = "", *, strict: bool = True) -> list[str
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            return [entry for entry in entries if not is_hidden(entry.name)]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingDataError(f"the folder {folder} is missing") from error
     except OSError as error:

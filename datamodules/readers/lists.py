@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.json_text import load_json
 from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.pixels.samples import Contents, Samples
 from clbench.datamodules.readers.disk import image_samples, read_lines, read_text, subfolders
@@ -69,7 +69,7 @@ def read_food(dataset: DataSet, folder: Path) -> Contents:
 def _json_lists(path: Path) -> dict[str, list[str]]:
     """A JSON object of lists of relative image paths without suffix."""
     try:
-        content = json.loads(read_text(path))
+        content = load_json(read_text(path))
     except ValueError as error:
         raise ClbenchError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):

@@ -13,6 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers.arrays import read_cifar100, read_mnist
+from clbench.datamodules.readers.disk import SurplusError
 from clbench.datamodules.readers.folders import read_caltech101, read_eurosat, read_sun397
 from clbench.datamodules.readers.lists import read_aircraft, read_dtd, read_food, read_pets
 from clbench.datamodules.readers.matlab import read_cars, read_flowers
@@ -61,7 +62,7 @@ def check_counts(dataset: DataSet, contents: Contents) -> None:
         contents: as read, or already split.
 
     Raises:
-        ClbenchError: says by how much a count differs.
+        ClbenchError: says by how much a count differs; a SurplusError if there is too much.
     """
     unsplit = dataset.random_split and not len(contents.test)
     expected = [("classes", len(contents.class_names), dataset.classes)]
@@ -76,7 +77,8 @@ def check_counts(dataset: DataSet, contents: Contents) -> None:
         if found != published:
             less = published - found
             by = f"{less} missing" if less > 0 else f"{-less} too many"
-            raise ClbenchError(f"{dataset.name}: {found} {what}, {published} expected ({by})")
+            kind = ClbenchError if less > 0 else SurplusError
+            raise kind(f"{dataset.name}: {found} {what}, {published} expected ({by})")
     names = contents.class_names
     if len(set(names)) != len(names):
         raise ClbenchError(f"{dataset.name}: two classes have the same name")

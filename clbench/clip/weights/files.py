@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +13,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from clbench.clip.weights.archives import check_archive
 from clbench.clip.weights.torchscript import is_torchscript, read_torchscript
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.json_text import load_json
 
 SUFFIXES: Final = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
@@ -44,10 +46,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Read a ``.safetensors`` file, a PyTorch state dict or a TorchScript archive.
 
     A state dict may be nested under ``state_dict`` and its names may begin with ``module.``, as
-    training scripts leave them.
+    training scripts leave them. The memory taken is bounded by the size of the file.
 
     Raises:
-        ClbenchError: there is no such file, it is damaged, or it holds more than tensors.
+        ClbenchError: there is no such file, it is damaged, it holds more than tensors, or it
+            states sizes out of proportion to its own.
     """
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
@@ -83,6 +86,23 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, name: str
         ClbenchError: names or shapes differ; the first of them are listed.
     """
     state = {key: value for key, value in state.items() if key not in NOT_WEIGHTS}
+    check_fit(network, state, source, name)
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, NotImplementedError) as error:
+        kinds = ", ".join(sorted({str(value.dtype) for value in state.values()}))
+        raise ClbenchError(
+            f"the weights in {source} cannot be converted to float32 (they are {kinds}): save "
+            "them as float32, float16 or bfloat16"
+        ) from error
+
+
+def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Compare weights with a network, which may lie on the meta device.
+
+    Raises:
+        ClbenchError: see `fill`.
+    """
     own = network.state_dict()
     problems = [f"{key} is missing" for key in own if key not in state]
     problems += [f"{key} is unknown" for key in state if key not in own]
@@ -91,21 +111,30 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], source: str, name: str
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
+    problems += [
+        f"{key} is {str(state[key].dtype).removeprefix('torch.')} instead of a float"
+        for key in own
+        if key in state and not state[key].is_floating_point()
+    ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ClbenchError(
             f"the weights in {source} do not fit {name}: {', '.join(problems[:3])}{more}; "
             f"choose their architecture with --set backbone.model=NAME"
         )
-    network.load_state_dict(state)
 
 
 def _read(path: Path) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if is_torchscript(path):
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path)
+    torchscript = is_torchscript(path)
+    check_archive(path, torchscript=torchscript)
+    if torchscript:
         return Checkpoint(read_torchscript(path), torchscript=True)
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    # Mapped, a tensor has the bytes that are there; else what the file states would be allocated.
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
@@ -129,14 +158,15 @@ def _read_safetensors(path: Path) -> Checkpoint:
 def _decode(value: str) -> Any:
     """A metadata value, decoded where it is JSON; other tools' plain words stay as they are."""
     try:
-        return json.loads(value)
+        return load_json(value)
     except ValueError:
         return value
 
 
 def _damaged(path: Path) -> ClbenchError:
     return ClbenchError(
-        f"{path} is not a readable weights file: truncated or damaged; download it again"
+        f"{path} is not a readable weights file: truncated or damaged, or saved by PyTorch before "
+        "1.6; download it again, or save its state_dict() anew"
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import open_clip
 
-from clbench.clip.architecture import architecture, build, is_supported
+from clbench.clip.architecture import architecture, build
 from clbench.clip.model import CLIP
 from clbench.clip.tokenizer import Tokenizer
+from clbench.clip.weights.described import described, undescribed
 from clbench.clip.weights.files import SUFFIXES, Checkpoint, fill, read_checkpoint
 from clbench.clip.weights.packages import packaged_file
 from clbench.core.errors import ClbenchError, unknown_name
@@ -121,22 +122,18 @@ def _quiet_hub() -> Iterator[None]:
 
 def _self_described(path: Path, checkpoint: Checkpoint) -> CLIP:
     """The model of a file that carries its own configuration."""
-    metadata = checkpoint.metadata
+    found = described(checkpoint.metadata, checkpoint.state, path)
     try:
-        config = metadata["model_cfg"]
-        if not is_supported(config):
-            raise ValueError("model_cfg is not a ViT CLIP")
         return _assemble(
             path.stem,
-            config,
+            found.configuration,
             checkpoint,
             str(path),
-            normalisation=(metadata.get("mean"), metadata.get("std")),
-            token_ids=metadata.get("token_ids"),
+            normalisation=(found.mean, found.std),
+            token_ids=found.token_ids,
         )
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ClbenchError(f"the metadata of {path} do not describe a model: {reason}") from error
+    except ValueError as error:
+        raise undescribed(path, str(error)) from error
 
 
 def _assemble(

@@ -65,6 +65,7 @@ class _ModuleUnpickler(pickle.Unpickler):
         super().__init__(stream)
         self._archive = archive
         self._folder = folder
+        self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if module.partition(".")[0] == "__torch__":
@@ -82,14 +83,16 @@ class _ModuleUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Tensor:
         """The bytes of one storage, as a flat tensor of its type."""
         _, dtype, key, *_ = pid
-        content = self._archive.read(f"{self._folder}/{key}")
-        if not content:
-            return torch.empty(0, dtype=dtype)
-        return torch.frombuffer(bytearray(content), dtype=dtype)
+        if key not in self._storages:
+            content = bytearray(self._archive.read(f"{self._folder}/{key}"))
+            empty = torch.empty(0, dtype=dtype)
+            self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else empty
+        return self._storages[key]
 
 
 def _rebuild_tensor(storage: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    return storage.as_strided(size, stride, offset).clone()
+    # A view, not a copy: a size may exceed the storage where a stride is zero.
+    return storage.as_strided(size, stride, offset)
 
 
 def _first(value: Any, *_: Any) -> Any:

@@ -16,15 +16,17 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import FILE_NAME as RESULT_FILE
+from clbench.core.results.result import Count
 
 FORMAT = "clbench-correct/1"
 FOLDER = "correct"
@@ -66,17 +68,17 @@ def decode_rows(content: bytes) -> dict[int, CorrectRow]:
     while content:
         line, _, content = content.partition(b"\n")
         header = _header(line)
-        sizes = [(images + 7) // 8 for _, images, _ in header["tasks"]]
+        sizes = [(images + 7) // 8 for _, images, _ in header.tasks]
         payload, content = content[: sum(sizes)], content[sum(sizes) :]
-        if hashlib.sha256(payload).hexdigest() != header["sha256"]:
+        if len(payload) < sum(sizes) or hashlib.sha256(payload).hexdigest() != header.sha256:
             raise ValueError("the bits do not have the hash that the header states")
         row: CorrectRow = {}
-        for (task, images, correct), size in zip(header["tasks"], sizes, strict=True):
+        for (task, images, correct), size in zip(header.tasks, sizes, strict=True):
             packed, payload = payload[:size], payload[size:]
             row[task] = np.unpackbits(np.frombuffer(packed, np.uint8), count=images).astype(bool)
             if row[task].sum() != correct:
                 raise ValueError(f"{task}: not the number of correct images that is stated")
-        rows[header["learned"]] = row
+        rows[header.learned] = row
     return rows
 
 
@@ -149,12 +151,22 @@ def disagreement(rows: Mapping[int, CorrectRow], matrix: AccuracyMatrix) -> str 
     return None
 
 
-def _header(line: bytes) -> dict[str, Any]:
+class _Header(BaseModel):
+    """The line before the bits of a row."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["clbench-correct/1"]
+    learned: Annotated[int, Field(ge=0)]
+    tasks: list[tuple[str, Count, Count]]
+    sha256: str
+
+
+def _header(line: bytes) -> _Header:
     try:
-        header = json.loads(line)
-        valid = header["format"] == FORMAT and header["learned"] >= 0 and header["sha256"]
-        if valid and all(0 <= correct <= images for _, images, correct in header["tasks"]):
-            return dict(header)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError("no header of per-image correctness") from error
-    raise ValueError(f"not of the format {FORMAT}")
+        header = _Header.model_validate_json(line)
+    except ValidationError as error:
+        raise ValueError(f"no header, or not of the format {FORMAT}") from error
+    if any(correct > images for _, images, correct in header.tasks):
+        raise ValueError(f"not of the format {FORMAT}: more images are correct than there are")
+    return header

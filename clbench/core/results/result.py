@@ -7,10 +7,20 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import content_hash, write_atomic
+from clbench.core.foreign.json_text import load_json
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
 
@@ -34,6 +44,25 @@ Seconds = Annotated[float, Field(ge=0)]
 Status = Literal["complete", "partial", "quick"]
 
 
+class _Section(BaseModel):
+    """What readers of results expect in a section of a configuration, where it is there."""
+
+    name: str = ""
+    options: dict[str, Any] = {}
+    params: dict[str, Any] = {}
+
+
+_LAYOUT: Final[dict[str, dict[str, TypeAdapter[Any]]]] = {
+    "config": dict.fromkeys(("benchmark", "method", "backbone", "train"), TypeAdapter(_Section)),
+    "provenance": {
+        "packages": TypeAdapter(dict[str, Any]),
+        "resumed": TypeAdapter(list[str]),
+        "threads": TypeAdapter(Annotated[int, Field(ge=1, le=1024)]),
+    },
+}
+"""Parts of the open fields that other code looks into; each may be missing."""
+
+
 class Record(BaseModel):
     """Base of all parts of a result: immutable, unknown keys and NaN are errors."""
 
@@ -49,7 +78,7 @@ class BenchmarkRecord(Record):
     version: int
     setting: Setting
     order: str
-    tasks: tuple[str, ...]
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
 
     @classmethod
     def of(cls, benchmark: Benchmark) -> BenchmarkRecord:
@@ -203,6 +232,18 @@ class RunResult(Record):
     provenance: dict[str, Any] = {}
     effective_rank: EffectiveRankRecord | None = None
 
+    @field_validator("config", "provenance")
+    @classmethod
+    def _is_laid_out(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        for key, part in _LAYOUT[info.field_name or ""].items():
+            if key not in value:
+                continue
+            try:
+                part.validate_python(value[key])
+            except ValidationError as error:
+                raise ValueError(f"{key}: {_first_problem(error)}") from None
+        return value
+
     @property
     def matrix(self) -> AccuracyMatrix:
         """The accuracy matrix with its task names, counts and setting."""
@@ -292,17 +333,15 @@ class RunResult(Record):
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return load_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ClbenchError(f"there is no result file {path}") from None
     except OSError as error:
         raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ClbenchError(f"{path} is damaged, not valid JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number (missing values are null)")
+    except ValueError as error:
+        raise ClbenchError(
+            f"{path} is damaged, not valid JSON: {error}; copy it again, or run again"
+        ) from error
 
 
 def _first_problem(error: ValidationError) -> str:

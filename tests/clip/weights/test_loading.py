@@ -240,6 +240,71 @@ def test_wrong_metadata_are_one_clear_line(tmp_path: Path, changes: dict[str, st
     assert_one_line(tmp_path / "mini.safetensors", "metadata of .*mini.safetensors")
 
 
+def with_changes(tower: str, **changes: object) -> str:
+    """The configuration with other values in one of its towers, or at the top."""
+    config = {**CONFIG, "text_cfg": {**CONFIG["text_cfg"], "vocab_size": len(kept_ids())}}  # type: ignore[dict-item]
+    part = config if tower == "" else {**config[tower]}  # type: ignore[dict-item]
+    part.update(changes)
+    return json.dumps(part if tower == "" else {**config, tower: part})
+
+
+IMPOSSIBLE = {
+    "negative patch": {"model_cfg": ("vision_cfg", {"patch_size": -4})},
+    "no patch": {"model_cfg": ("vision_cfg", {"patch_size": 0})},
+    "patch larger than the image": {"model_cfg": ("vision_cfg", {"patch_size": 64})},
+    "huge image": {"model_cfg": ("vision_cfg", {"image_size": 10**6})},
+    "two sides": {"model_cfg": ("vision_cfg", {"image_size": [8, 16]})},
+    "huge width": {"model_cfg": ("vision_cfg", {"width": 10**9})},
+    "wide": {"model_cfg": ("vision_cfg", {"width": 60_000})},
+    "width of many digits": {"model_cfg": ("vision_cfg", {"width": 10**400})},
+    "layers in stages": {"model_cfg": ("vision_cfg", {"layers": [3, 4, 6, 3]})},
+    "many layers": {"model_cfg": ("vision_cfg", {"layers": 1000})},
+    "heads wider than the model": {"model_cfg": ("vision_cfg", {"head_width": 64})},
+    "no head width": {"model_cfg": ("vision_cfg", {"head_width": 0})},
+    "no heads": {"model_cfg": ("text_cfg", {"heads": 0})},
+    "heads that do not divide": {"model_cfg": ("text_cfg", {"heads": 3})},
+    "negative context": {"model_cfg": ("text_cfg", {"context_length": -1})},
+    "huge context": {"model_cfg": ("text_cfg", {"context_length": 10**6})},
+    "other vocabulary": {"model_cfg": ("text_cfg", {"vocab_size": 5})},
+    "text width": {"model_cfg": ("text_cfg", {"width": None})},
+    "computed positions": {"model_cfg": ("vision_cfg", {"pos_embed_type": "sin_cos_2d"})},
+    "two outputs": {"model_cfg": ("vision_cfg", {"output_tokens": True})},
+    "no dimension": {"model_cfg": ("", {"embed_dim": 0})},
+    "dimension as text": {"model_cfg": ("", {"embed_dim": "8"})},
+    "tower as list": {"model_cfg": ("", {"vision_cfg": []})},
+    "list": {"model_cfg": "[]"},
+    "null": {"model_cfg": "null"},
+    "deep": {"model_cfg": "[" * 30_000},
+    "null mean": {"mean": "[null, null, null]"},
+    "two means": {"mean": "[0.5, 0.5]"},
+    "infinite mean": {"mean": "[1e999, 0, 0]"},
+    "no spread": {"std": "[0, 0, 0]"},
+    "negative tokens": {"token_ids": "[-1, 49406, 49407]"},
+    "huge tokens": {"token_ids": f"[{10**30}, 49406, 49407]"},
+    "nested tokens": {"token_ids": "[[1]]"},
+    "tokens by name": {"token_ids": '{"a": 1}'},
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_impossible_metadata_are_one_clear_line(name: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = IMPOSSIBLE[name]
+    texts = {
+        key: value if isinstance(value, str) else with_changes(value[0], **value[1])
+        for key, value in changes.items()
+    }
+    write_described(tmp_path / "mini.safetensors", **texts)
+    assert_one_line(tmp_path / "mini.safetensors", r"mini\.safetensors.*backbone\.model=NAME")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.complex64])
+def test_weights_that_are_no_floats_are_one_clear_line(kind: torch.dtype, tmp_path: Path) -> None:
+    state = {name: value.to(kind) for name, value in open_clip.CLIP(**CONFIG).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    name = str(kind).removeprefix("torch.")
+    assert_one_line(tmp_path / "w.safetensors", f"is {name} instead of a float")
+
+
 def test_a_file_inside_a_package_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: dict[str, Tensor]
 ) -> None:

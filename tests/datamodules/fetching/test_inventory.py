@@ -83,14 +83,14 @@ def test_damaged_images_are_all_named(root: Path) -> None:
     empty.write_bytes(b"")
     seen: list[tuple[int, int]] = []
     with pytest.raises(ClbenchError) as error:
-        check_images(CATALOG["DTD"], read(CATALOG["DTD"], root), lambda *x: seen.append(x))
+        check_images(CATALOG["DTD"], root, read(CATALOG["DTD"], root), lambda *x: seen.append(x))
     assert f"DTD: 2 damaged of 24 images: {truncated}, {empty};" in str(error.value)
     assert seen[-1] == (24, 24)
 
 
 def test_sound_images_of_every_kind_and_arrays_pass(root: Path) -> None:
     for name in NAMES:
-        check_images(CATALOG[name], read(CATALOG[name], root))
+        check_images(CATALOG[name], root, read(CATALOG[name], root))
 
 
 def test_files_with_a_published_checksum_are_compared(root: Path) -> None:
