@@ -14,6 +14,7 @@ from clbench import config
 from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.console import SafeConsole
 from clbench.core.method import Method
 from clbench.core.results.losses import same_losses
 from clbench.core.results.manifest import FIRST_SCHEMA
@@ -364,7 +365,7 @@ def _wanted(options: Mapping[str, Any]) -> Wanted:
 
 
 def _made(grid: Grid, console: Console | None, fresh: bool, quiet: bool) -> list[RunResult]:
-    made = grid.make(console or Console(stderr=True), fresh=fresh, quiet=quiet)
+    made = grid.make(console or SafeConsole(stderr=True), fresh=fresh, quiet=quiet)
     if made.problems:
         raise ClbenchError("\n".join(made.problems))
     return made.results
@@ -412,7 +413,7 @@ def _track_finished(
 
 
 def _reporter(console: Console | None, quiet: bool) -> Reporter:
-    return make_reporter(console or Console(stderr=True), quiet=quiet)
+    return make_reporter(console or SafeConsole(stderr=True), quiet=quiet)
 
 
 def _zero_shot_cache(

@@ -16,6 +16,8 @@ import typer
 from rich.console import Console
 
 from clbench.core.errors import ClbenchError, Stopped
+from clbench.core.foreign.console import SafeConsole
+from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
                 function(*args, **kwargs)
         except ClbenchError as error:
             for line in str(error).splitlines():
-                sys.stderr.write(f"clbench: {_printable(redact(line))}\n")
+                sys.stderr.write(f"clbench: {printable(redact(line))}\n")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             number = getattr(stop, "signum", signal.SIGINT)
@@ -77,8 +79,8 @@ def say(text: str) -> None:
 
 def console() -> Console:
     """Standard output; wide enough for tables where it is not a terminal."""
-    out = Console()
-    return out if out.is_terminal else Console(width=120)
+    out = SafeConsole()
+    return out if out.is_terminal else SafeConsole(width=120)
 
 
 @contextmanager
@@ -104,8 +106,3 @@ def _how_to_go_on() -> str:
     if program not in PROGRAMS:
         return "run the same command to resume"
     return f"resume with: {redact(shlex.join(['clbench', *sys.argv[1:]]))}"
-
-
-def _printable(line: str) -> str:
-    """Control characters, as in the name of a hostile file, are shown and not obeyed."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

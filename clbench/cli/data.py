@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from clbench.cli import completion
 from clbench.cli.command import command
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.foreign.console import SafeConsole
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -142,8 +142,8 @@ def verify_data(
         raise ClbenchError("\n".join(problems))
 
 
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+def _console() -> SafeConsole:
+    return SafeConsole(highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ def _bars() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with Progress(
         *columns,
         TimeRemainingColumn(),

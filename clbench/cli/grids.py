@@ -41,6 +41,7 @@ from clbench.cli.options import (
     settings_of,
 )
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.console import SafeConsole
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
@@ -214,12 +215,12 @@ class _Manner:
 def _make(grid: Grid, manner: _Manner) -> None:
     """Make a grid and print its tables, or print what would be made."""
     if manner.dry_run:
-        _forecast(grid, Console(stderr=True) if manner.probe else None)
+        _forecast(grid, SafeConsole(stderr=True) if manner.probe else None)
         return
     if manner.detach:
         say(grid.hand_over(fresh=manner.fresh))
         return
-    made = grid.make(Console(stderr=True), fresh=manner.fresh, quiet=manner.quiet)
+    made = grid.make(SafeConsole(stderr=True), fresh=manner.fresh, quiet=manner.quiet)
     if made.results:
         show_results(made.results, matrices=manner.matrices)
         show_directories(made.results, grid.runs_dir)

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
 from clbench.core.results.result import FILE_NAME, RunResult
 
@@ -78,9 +79,5 @@ def _table(title: str, values: dict[str, Any]) -> Table:
     for key, value in values.items():
         # As text: what stands in a file must not be read as markup.
         shown = "-" if value is None else redact(str(value))
-        table.add_row(_plain(key), _plain(shown))
+        table.add_row(Text(printable(key)), Text(printable(shown)))
     return table
-
-
-def _plain(text: str) -> Text:
-    return Text("".join(c if c.isprintable() else " " for c in text))

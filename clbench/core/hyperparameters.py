@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.names import escape_html, printable
 
 LabelSmoothing = Annotated[
     float, Field(ge=0, lt=1, description="Share of the target spread evenly over the classes.")
@@ -108,15 +109,21 @@ def markdown_table(schema: Mapping[str, inspect.Parameter]) -> str:
     rows = [("name", "type", "default", "meaning"), ("---",) * 4]
     rows += [
         (
-            f"`{name}`",
-            type_text(p),
-            "required" if p.default is p.empty else f"`{p.default!r}`",
-            meaning(p),
+            _code(name),
+            escape_html(type_text(p)),
+            "required" if p.default is p.empty else _code(repr(p.default)),
+            escape_html(meaning(p)),
         )
         for name, p in schema.items()
     ]
-    lines = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
+    lines = (" | ".join(row) for row in rows)
     return "".join(f"| {line} |\n" for line in lines)
+
+
+def _code(text: str) -> str:
+    """A text as code in a Markdown table; a longer fence holds back quotes inside."""
+    fence = "``" if "`" in text else "`"
+    return f"{fence}{printable(text)}{fence}".replace("|", "\\|")
 
 
 def json_schema(schema: Mapping[str, inspect.Parameter]) -> dict[str, Any]:

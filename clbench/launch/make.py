@@ -11,6 +11,7 @@ from rich.console import Console
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.foreign.console import SafeConsole
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.launch import probes
@@ -102,7 +103,7 @@ class Grid:
             ClbenchError: `fresh`, and another process makes one of the runs.
         """
         if fresh:
-            self._put_aside(Console(quiet=True) if quiet else console)
+            self._put_aside(SafeConsole(quiet=True) if quiet else console)
         states = {cell.key: self._state(cell) for cell in self.cells}
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
         problems = [
@@ -130,7 +131,7 @@ class Grid:
         if not isinstance(self.launcher, Slurm):
             raise ClbenchError("--detach works with --launcher slurm: other runs need their driver")
         if fresh:
-            self._put_aside(Console(stderr=True))
+            self._put_aside(SafeConsole(stderr=True))
         queue = self.launcher.queue()
         left = [
             as_begun(cell)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clbench.core.files import write_atomic
+from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
 from clbench.report.tables.collection import group_tables, spanning_tables, summary_document
 from clbench.report.tables.comparison import Comparison
@@ -90,4 +91,5 @@ def _matrix_markdown(heading: str, result: RunResult) -> str:
         for task, count in zip(result.benchmark.tasks, result.accuracy.counts, strict=True)
     )
     table = to_markdown(matrix_grid(matrix_table(result)))
-    return f"## {heading}\n\n{table}\nAccuracy in percent. Test images: {images}.\n"
+    below = f"Accuracy in percent. Test images: {escape_markdown(images)}."
+    return f"## {escape_markdown(heading)}\n\n{table}\n{below}\n"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from clbench.core.files import write_atomic
+from clbench.core.foreign.names import to_cell
 from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import stages
 
@@ -48,7 +49,9 @@ def losses_csv(result: RunResult, folder: Path) -> str:
     ]
     columns = list(dict.fromkeys(["task", "step", *(key for row in rows for key in row)]))
     text = io.StringIO()
-    table = csv.DictWriter(text, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(map(to_cell, columns))
+    for row in rows:
+        cells = (row.get(column, "") for column in columns)
+        table.writerow(to_cell(cell) if isinstance(cell, str) else cell for cell in cells)
     return text.getvalue()

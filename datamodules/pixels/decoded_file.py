@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 from torch.utils.data import get_worker_info
 
+from clbench.core.foreign.console import SafeConsole
 from clbench.datamodules.pixels.augment import Pixels, Transform
 from clbench.datamodules.pixels.samples import Samples
 
@@ -118,7 +119,7 @@ class DecodedFile:
         path = self.path
         if path is None or self.cached:
             return
-        console = Console(stderr=True, quiet=quiet)
+        console = SafeConsole(stderr=True, quiet=quiet)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with _alone(path.with_suffix(".lock"), self.name, console):

@@ -16,7 +16,13 @@ from clbench import config, registry
 from clbench.cli.app import app
 from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
-from clbench.core.hyperparameters import LabelSmoothing, Rank, json_schema, markdown_table
+from clbench.core.hyperparameters import (
+    LabelSmoothing,
+    Rank,
+    json_schema,
+    markdown_table,
+    signature_of,
+)
 from clbench.core.method import Method
 
 
@@ -164,3 +170,10 @@ def test_one_declaration_is_enough_to_change_everything() -> None:
         Changed(rank=2)
     with pytest.raises(ClbenchError, match=r"method\.rank=9: input should be less than"):
         config.resolve(Changed, "mini", overrides={"method.rank": 9})
+
+
+def test_a_table_of_hyper_parameters_shows_html_instead_of_passing_it_on() -> None:
+    def method(*, size: Annotated[int, Field(description="<b>`n`</b> of | it")] = 1) -> None: ...
+
+    (row,) = markdown_table(signature_of(method)).splitlines()[2:]
+    assert row == "| `size` | int | `1` | \\<b>`n`\\</b> of \\| it |"

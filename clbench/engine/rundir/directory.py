@@ -15,6 +15,7 @@ import yaml
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import make_folder, sync_folder, write_atomic
+from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
 from clbench.core.results.correctness import FOLDER as CORRECT
 from clbench.core.results.manifest import FILE_NAME as MANIFEST
@@ -181,7 +182,7 @@ class RunDirectory:
 
     def log(self, text: str) -> None:
         """Append a line to ``log.txt``."""
-        self._append("log.txt", text)
+        self._append("log.txt", printable(text))
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Append one JSON object to ``metrics.jsonl``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from clbench.core.foreign.names import escape_markdown, to_cell
 from clbench.report.tables.grid import Grid
 from clbench.report.tables.render import to_html, to_latex, to_markdown
 
@@ -45,9 +46,9 @@ class TableDocument:
 
     def markdown(self) -> str:
         """The table as a section of Markdown."""
-        above = "".join(f"{line}\n\n" for line in self.warnings)
-        below = f"\n{' '.join(self.notes)}\n" if self.notes else ""
-        return f"## {self.title}\n\n{above}{to_markdown(self.grid)}{below}"
+        above = "".join(f"{escape_markdown(line)}\n\n" for line in self.warnings)
+        below = f"\n{escape_markdown(' '.join(self.notes))}\n" if self.notes else ""
+        return f"## {escape_markdown(self.title)}\n\n{above}{to_markdown(self.grid)}{below}"
 
     def latex(self) -> str:
         r"""A ``tabular`` for ``\input``, with title and warnings as comments."""
@@ -73,4 +74,11 @@ def format_csv(frame: pd.DataFrame, index: bool) -> str:
     numbers = frame.select_dtypes("float")
     tidy = frame.copy()
     tidy[numbers.columns] = numbers.round(12) + 0.0
+    texts = tidy.select_dtypes(exclude="number").columns
+    tidy[texts] = tidy[texts].map(_cell)
+    tidy = tidy.rename(index=_cell, columns=_cell)
     return tidy.to_csv(index=index, lineterminator="\n", float_format="%.10g")
+
+
+def _cell(value: object) -> object:
+    return to_cell(value) if isinstance(value, str) else value

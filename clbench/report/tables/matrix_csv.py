@@ -24,6 +24,7 @@ import numpy as np
 
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.files import round_significant, write_atomic
+from clbench.core.foreign.names import from_cell, to_cell
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Setting
 
@@ -31,6 +32,8 @@ IMAGES = "images"
 ZERO_SHOT = "zero-shot"
 PERCENT_ABOVE = 1.5
 """Accuracies above this make a file one in percent."""
+DIGITS = 12
+"""Of the largest number of test images."""
 
 
 def read_matrix_csv(path: Path | str, setting: Setting = Setting.TASK_GIVEN) -> AccuracyMatrix:
@@ -63,21 +66,23 @@ def format_matrix_csv(matrix: AccuracyMatrix) -> str:
     """The text of a matrix file, in fractions; rows after the last known one are left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", *matrix.tasks])
+    writer.writerow(["task", *map(to_cell, matrix.tasks)])
     if matrix.counts is not None:
         writer.writerow([IMAGES, *matrix.counts])
     known = [t for t, row in enumerate(matrix.values) if not np.isnan(row).all()]
     for t, name in enumerate((ZERO_SHOT, *matrix.tasks)):
         if t in known or 0 < t <= max(known, default=0):
             row = matrix.values[t].tolist()
-            writer.writerow([name, *("" if math.isnan(v) else round_significant(v) for v in row)])
+            writer.writerow(
+                [to_cell(name), *("" if math.isnan(v) else round_significant(v) for v in row)]
+            )
     return text.getvalue()
 
 
 def _read_lines(path: Path) -> list[list[str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [[cell.strip() for cell in row] for row in csv.reader(file)]
+            rows = [[from_cell(cell.strip()) for cell in row] for row in csv.reader(file)]
     except FileNotFoundError:
         raise ClbenchError(f"there is no matrix file {path}") from None
     except OSError as error:
@@ -140,7 +145,7 @@ def _check_row_names(names: list[str], tasks: list[str]) -> None:
 
 def _parse_counts(row: list[str], tasks: list[str]) -> list[int]:
     for task, cell in _cells(row, tasks):
-        if not (cell.isascii() and cell.isdigit() and int(cell) > 0):
+        if not (cell.isascii() and cell.isdigit() and len(cell) <= DIGITS and int(cell) > 0):
             raise ClbenchError(f"row {row[0]!r}, column {task!r}: {cell!r} is no number of images")
     return [int(cell) for cell in row[1:]]
 

@@ -7,6 +7,7 @@ import html
 import re
 from collections.abc import Callable, Sequence
 
+from clbench.core.foreign.names import escape_markdown
 from clbench.report.tables.grid import BEST, SECOND, Cell, Grid
 
 _CSS = {BEST: "font-weight: bold", SECOND: "text-decoration: underline"}
@@ -23,10 +24,10 @@ _LATEX_SPECIAL = {
 
 def to_markdown(grid: Grid) -> str:
     """A pipe table, aligned so that it reads well as plain text too."""
-    header = [_escape_markdown(title) for title in grid.header]
+    header = [escape_markdown(title) for title in grid.header]
     body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
     for i in sorted(grid.sections, reverse=True):
-        title = f"*{_escape_markdown(grid.sections[i])}*"
+        title = f"*{escape_markdown(grid.sections[i])}*"
         body.insert(i, [title, *[""] * (len(header) - 1)])
     widths = [max(3, *map(len, column)) for column in zip(header, *body, strict=True)]
     ruler = [
@@ -97,12 +98,8 @@ def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bo
     return f"| {' | '.join(aligned)} |\n"
 
 
-def _escape_markdown(text: str) -> str:
-    return "".join(f"\\{c}" if c in "|*<>`" else c for c in text)
-
-
 def _markdown_cell(cell: Cell) -> str:
-    return _marked(cell, _escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
+    return _marked(cell, escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
 
 
 def _latex_cell(cell: Cell, column: int) -> str:
