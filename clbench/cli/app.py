@@ -161,8 +161,8 @@ def report(
         paths = write_report(results, out, **tables)
         if figures or page:
             paths += _write_drawings(results, out, figures, page, tables)
-        for path in paths:
-            console().print(str(path), soft_wrap=True, highlight=False)
+        first = out / ("index.html" if page else "summary.md")
+        say(f"{len(paths)} files in {out}; begin with {first}")
 
 
 def _write_drawings(

@@ -114,6 +114,10 @@ def test_report_makes_the_same_tables_as_compare(runs: Path, tmp_path: Path) -> 
     for path in sorted(tmp_path.rglob("*.*")):
         assert path.read_bytes() == (runs / "out" / path.relative_to(tmp_path)).read_bytes()
     assert (tmp_path / "summary.tex").read_text().count("\\midrule")
+    files = sum(path.is_file() for path in tmp_path.rglob("*"))
+    last = outcome.stdout.splitlines()[-1]
+    assert last == f"{files} files in {tmp_path}; begin with {tmp_path / 'summary.md'}"
+    assert outcome.stdout.count(str(tmp_path)) == 2
 
 
 def test_two_methods_are_compared_image_by_image(runs: Path, tmp_path: Path) -> None:

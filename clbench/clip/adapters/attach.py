@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
 
 from clbench.clip.adapters.lowrank import LowRankLinear
+from clbench.core.errors import ClbenchError
 
 if TYPE_CHECKING:
     from clbench.clip.model import CLIP
+
+MOST: Final = 4
+"""Times its directions that the rank of a weight's update may be.
+
+More than there are change nothing but the scale, which small models may be tried with; far more
+only fill the memory.
+"""
 
 
 def attach(
@@ -27,9 +35,18 @@ def attach(
 
     Returns:
         The wrapped layers by name, in the order given.
+
+    Raises:
+        ClbenchError: the rank is more than `MOST` times what a weight can have.
     """
     adapters = {}
     for name, layer in layers:
+        most = MOST * min(layer.in_features, layer.out_features)
+        if rank > most:
+            raise ClbenchError(
+                f"rank {rank} is far above the {most // MOST} directions that {name} of "
+                f"{model.name} has: lower method.rank (to {most // MOST} or less)"
+            )
         adapters[name] = LowRankLinear(layer, rank, scale, **options)
         model.replace(name, adapters[name])
     return adapters

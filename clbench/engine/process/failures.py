@@ -32,8 +32,11 @@ def explained(
     """
     try:
         yield
-    except ClbenchError:
-        raise
+    except ClbenchError as error:
+        if not _from_worker(error):
+            raise
+        log("".join(traceback.format_exception(error)).rstrip())
+        raise ClbenchError(_said(error)) from error
     except Exception as error:
         message = _message(error, activity, relief, method)
         if message is None:
@@ -43,7 +46,7 @@ def explained(
 
 
 def _message(error: Exception, activity: str, relief: str, method: Method) -> str | None:
-    text = " ".join(str(error).split())
+    text = " ".join(_said(error).split())
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or _any_in(NO_MEMORY, text):
         return f"out of memory while {activity}: lower {relief}; {KEPT}"
     if isinstance(error, RuntimeError) and _any_in(DEAD_WORKER, text):
@@ -60,7 +63,7 @@ def _message(error: Exception, activity: str, relief: str, method: Method) -> st
             f"the traceback is in log.txt, and {KEPT}"
         )
     if isinstance(error, OSError):
-        return f"{activity} failed: {error}; {KEPT}"
+        return f"{activity} failed: {text}; {KEPT}"
     return None
 
 
@@ -78,6 +81,17 @@ def blame(trace: TracebackType | None, method: Method) -> str | None:
         if frame.filename in files
     ]
     return lines[-1] if lines else None
+
+
+def _from_worker(error: Exception) -> bool:
+    """Whether a data-loading process passed the error on, with its traceback for a message."""
+    return str(error).startswith(f"Caught {type(error).__name__} in DataLoader worker process")
+
+
+def _said(error: Exception) -> str:
+    """What an error says, without the traceback of another process."""
+    text = str(error)
+    return text.rpartition(f"{type(error).__name__}: ")[2].strip() if _from_worker(error) else text
 
 
 def _any_in(signs: tuple[str, ...], text: str) -> bool:

@@ -146,3 +146,10 @@ def test_one_such_base_is_refused_among_layers_that_are_computed_together(tiny_c
         tiny_clip.encode_image(images)
     with torch.no_grad():
         assert tiny_clip.encode_image(images).isfinite().all()
+
+
+def test_a_rank_far_above_the_dimension_names_the_setting(tiny_clip: CLIP) -> None:
+    layers = list(tiny_clip.attention_linears())
+    with pytest.raises(ClbenchError, match=r"rank 100000 is far above the 64 .*lower method\.rank"):
+        attach(tiny_clip, layers, 100_000, 1.0)
+    assert len(attach(tiny_clip, layers, 4 * 64, 1.0)) == len(layers)

@@ -11,7 +11,14 @@ import pytest
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import CATALOG, declared_counts
-from clbench.datamodules.fetching.inventory import check_files, check_images, require, survey
+from clbench.datamodules.fetching.inventory import (
+    check_files,
+    check_images,
+    how_to_get,
+    require,
+    survey,
+)
+from clbench.datamodules.fetching.prepare import prepare
 from clbench.datamodules.readers.read import read
 from tests.datamodules import disk_formats
 
@@ -85,6 +92,7 @@ def test_damaged_images_are_all_named(root: Path) -> None:
     with pytest.raises(ClbenchError) as error:
         check_images(CATALOG["DTD"], root, read(CATALOG["DTD"], root), lambda *x: seen.append(x))
     assert f"DTD: 2 damaged of 24 images: {truncated}, {empty};" in str(error.value)
+    assert f"`clbench data prepare DTD --root {root}` fetches" in str(error.value)
     assert seen[-1] == (24, 24)
 
 
@@ -98,3 +106,25 @@ def test_files_with_a_published_checksum_are_compared(root: Path) -> None:
     with pytest.raises(ClbenchError, match=r"md5 sum differs.*setid\.mat; delete it"):
         check_files(dataset, root)
     check_files(CATALOG["Flowers"], root)
+
+
+def test_what_macs_add_to_zip_files_is_not_seen(root: Path) -> None:
+    (root / "dtd" / "dtd" / "images" / "__MACOSX").mkdir()
+    (state,) = survey(["DTD"], root)
+    assert (state.status, state.detail) == ("present", "24 images")
+
+
+def test_too_much_is_to_be_removed_and_not_fetched_again(root: Path) -> None:
+    (root / "dtd" / "dtd" / "images" / "zz_own").mkdir()
+    (state,) = survey(["DTD"], root)
+    assert state.status == "damaged"
+    assert "1 too many" in state.detail
+    assert state.todo == f"remove what does not belong into {root / 'dtd'}"
+    with pytest.raises(ClbenchError, match="1 too many.*: remove what does not belong into"):
+        prepare(CATALOG["DTD"], root)
+    assert not (root / "downloads").exists()
+
+
+def test_every_download_states_its_size(tmp_path: Path) -> None:
+    for dataset in CATALOG.values():
+        assert "size unknown" not in how_to_get(dataset, tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from clbench.datamodules.catalogue.catalogue import CATALOG, DataSet, declared_c
 from clbench.datamodules.catalogue.remote import Source
 from clbench.datamodules.fetching.inventory import survey
 from clbench.datamodules.fetching.prepare import download_folder, prepare
+from clbench.datamodules.fetching.unpack import unpack
 from clbench.datamodules.readers.read import check_counts, read
 from tests.datamodules import disk_formats
 from tests.datamodules.archives import Server, member, remote, tar_bytes, tar_of, zip_bytes
@@ -209,3 +211,24 @@ def test_a_prepared_data_set_is_present(origin: Path, tmp_path: Path) -> None:
     assert survey(["OxfordPet"], tmp_path / "data")[0].status == "missing"
     prepare(dataset, tmp_path / "data", opener=server)
     assert survey(["OxfordPet"], tmp_path / "data")[0].status == "present"
+
+
+def test_a_disk_that_is_too_small_is_noticed_before_the_download(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, content = dtd(origin)
+    source = replace(source, files=(replace(source.files[0], size=39_000_000_000),))
+    dataset, server = served("DTD", source, dtd__tar__gz=content)
+    usage = shutil.disk_usage(tmp_path)._replace(free=12_000_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(ClbenchError, match="DTD needs about 78 GB .* 12 GB are free .*--root"):
+        prepare(dataset, tmp_path / "data", opener=server)
+    assert server.asked == []
+
+
+def test_what_macs_add_to_zip_files_is_not_unpacked(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("images/a.jpg", b"x")
+        packed.writestr("__MACOSX/images/._a.jpg", b"x")
+    unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["images"]
