@@ -8,6 +8,7 @@ from torch import nn
 
 from clbench.clip.adapters.attach import attach, detach
 from clbench.clip.adapters.lowrank import LowRankLinear, low_rank_scale
+from clbench.clip.model import CLIP
 from clbench.core.errors import ClbenchError
 from clbench.testing.driving import saved
 

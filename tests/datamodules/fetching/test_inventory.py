@@ -120,7 +120,7 @@ def test_too_much_is_to_be_removed_and_not_fetched_again(root: Path) -> None:
     assert state.status == "damaged"
     assert "1 too many" in state.detail
     assert state.todo == f"remove what does not belong into {root / 'dtd'}"
-    with pytest.raises(ClbenchError, match="1 too many.*: remove what does not belong into"):
+    with pytest.raises(ClbenchError, match=r"1 too many.*: remove what does not belong into"):
         prepare(CATALOG["DTD"], root)
     assert not (root / "downloads").exists()
 

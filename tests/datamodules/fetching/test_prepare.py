@@ -221,7 +221,7 @@ def test_a_disk_that_is_too_small_is_noticed_before_the_download(
     dataset, server = served("DTD", source, dtd__tar__gz=content)
     usage = shutil.disk_usage(tmp_path)._replace(free=12_000_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(ClbenchError, match="DTD needs about 78 GB .* 12 GB are free .*--root"):
+    with pytest.raises(ClbenchError, match=r"DTD needs about 78 GB .* 12 GB are free .*--root"):
         prepare(dataset, tmp_path / "data", opener=server)
     assert server.asked == []
 
