@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clbench.cli import completion, grids, runs
-from clbench.cli.command import command, console, show_directories, show_results
+from clbench.cli.command import command, console, say, show_directories, show_results
 from clbench.cli.data import data_app
 from clbench.cli.options import (
     Backbone,
