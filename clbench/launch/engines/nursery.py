@@ -10,6 +10,7 @@ imports happens before the fork, so that no thread, no device and no generator i
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -23,6 +24,8 @@ from typing import Any
 
 PROGRAM = (sys.executable, "-P", "-m", "clbench.cli.app")
 """How a run is started where it is not forked."""
+PARENT_DEATH = 1
+"""``PR_SET_PDEATHSIG`` of Linux."""
 UNSTARTED = 127
 """Exit code, as shells have it, of what could not be started."""
 STOP = (signal.SIGTERM, signal.SIGINT)
@@ -121,6 +124,7 @@ class Nursery:
                     stderr=output,
                     env=environment,
                     start_new_session=True,
+                    preexec_fn=_end_with_parent,
                 )
                 pid = self._processes[name].pid
         finally:
@@ -132,6 +136,7 @@ class Nursery:
     def _leave(self, output: int, environment: dict[str, str]) -> None:
         """In a forked child: be a process like any other."""
         os.setsid()
+        _end_with_parent()
         signal.set_wakeup_fd(-1)
         for number, handler in (
             (signal.SIGCHLD, signal.SIG_DFL),
@@ -174,6 +179,12 @@ class Nursery:
     def _answer(self, content: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):  # nobody listens any more
             os.write(self._answers, f"{json.dumps(content)}\n".encode())
+
+
+def _end_with_parent() -> None:
+    """Have this process asked to stop should its parent be killed, where the system offers that."""
+    with suppress(AttributeError):
+        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGTERM, 0, 0, 0)
 
 
 def main() -> None:

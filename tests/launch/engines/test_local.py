@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +62,32 @@ def test_devices_are_passed_on(cell: Make, local: Callable[..., Local]) -> None:
     none = cell("good", 10)
     outcomes(launcher, [none], Resources(gpus=0))
     assert starts(none) == ["4 "], "a run without devices does not see any"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not offer it")
+def test_a_run_whose_nursery_is_killed_saves_and_ends(
+    cell: Make, local: Callable[..., Local]
+) -> None:
+    waiting = cell("waiting")
+    events = local().run([waiting], Resources(jobs=1, cpus=1))
+    next(events)
+    until(lambda: (waiting.path / "ready").exists())
+    (nursery,) = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and _parent(process) == os.getpid()
+    ]
+    os.kill(nursery, signal.SIGKILL)
+    assert next(events).outcome is Outcome.FAILED
+    until(lambda: (waiting.path / "result.json").exists())
+    assert (waiting.path / "result.json").read_text() == '{"status": "partial"}'
+
+
+def _parent(process: Path) -> int:
+    try:
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def test_a_closed_launcher_leaves_nothing_running(cell: Make, local: Callable[..., Local]) -> None:

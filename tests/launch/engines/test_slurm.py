@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from clbench.core.errors import ClbenchError
 from clbench.launch.cells import Cell, Resources
 from clbench.launch.driving import Drive
-from clbench.launch.engines.slurm import Slurm
+from clbench.launch.engines.slurm import JOB, Slurm
 from clbench.launch.records import Records
 from clbench.launch.standing import overview
 from tests.launch.conftest import PROGRAM, Noted, starts, until
@@ -120,13 +121,30 @@ def test_a_job_near_its_time_limit_saves_and_goes_on(
 
 @pytest.mark.slow
 def test_a_job_that_vanishes_is_submitted_again(
-    cell: Make, slurm: Callable[..., Slurm], records: Records, cluster: Cluster
+    cell: Make, slurm: Callable[..., Slurm], records: Records
 ) -> None:
     waiting = cell("waiting")
-    noted = AtStart(waiting, lambda: cluster.said("scancel", "--signal=KILL", *cluster.jobs()))
+
+    def kill() -> None:
+        """The job's own process, and with it all that Slurm knows of it."""
+        (job,) = [
+            int(process.name)
+            for process in Path("/proc").iterdir()
+            if process.name.isdigit() and _runs(process, f"{JOB}\0{records.folder}")
+        ]
+        os.kill(job, signal.SIGKILL)
+
+    noted = AtStart(waiting, kill)
     assert Drive(slurm(), records, 1, noted).run([waiting], ONE) == []
     assert noted.of("waiting") == [("failed", 1), ("done", 1)]
     assert len(starts(waiting)) == 2
+
+
+def _runs(process: Path, words: str) -> bool:
+    try:
+        return words in (process / "cmdline").read_text()
+    except OSError:
+        return False
 
 
 DRIVER = """
@@ -134,7 +152,7 @@ import json, sys
 from pathlib import Path
 from clbench.launch.cells import Cell, Resources
 from clbench.launch.driving import Drive
-from clbench.launch.engines.slurm import Slurm
+from clbench.launch.engines.slurm import JOB, Slurm
 from clbench.launch.records import Records
 
 cells, runs, program = json.loads(sys.argv[1])
