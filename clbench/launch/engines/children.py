@@ -103,6 +103,6 @@ class Children:
 
 def wait_for(children: Iterable[Children], seconds: float) -> list[tuple[str, int]]:
     """Names and exit codes of what ends first, or of nothing after so many seconds."""
-    busy = [group for group in children if group.running]
-    ready = wait(busy, seconds) if busy else []
-    return [end for group in ready for end in group.ended()]  # type: ignore[union-attr]
+    busy = {group.fileno(): group for group in children if group.running}
+    ready = wait(list(busy), seconds) if busy else []
+    return [end for number in ready if isinstance(number, int) for end in busy[number].ended()]
