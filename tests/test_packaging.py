@@ -23,6 +23,7 @@ GUIDES = [
     "CONTRIBUTING.md",
     "docs/adding_a_method.md",
     "docs/design.md",
+    "docs/scale.md",
     "docs/trackers.md",
 ]
 # Where the name in an import statement is not the name of the distribution.
@@ -33,7 +34,7 @@ DISTRIBUTIONS = {
     "wandb_workspaces": "wandb-workspaces",
     "yaml": "pyyaml",
 }
-OPTIONAL = ("dashboard",)  # extras whose packages the code imports where they are asked for
+OPTIONAL = ("dashboard", "ray")  # extras whose packages the code imports where they are asked for
 
 
 def requirement_names(requirements: list[str]) -> set[str]:
