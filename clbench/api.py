@@ -33,7 +33,7 @@ from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
-from clbench.inputs import load_inputs
+from clbench.inputs import load_inputs, require_inputs
 from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
@@ -110,9 +110,11 @@ def run_resolved(
     if fresh and (aside := directory.put_aside()) is not None:
         reporter.note(f"the earlier run is now in {aside}")
     result = directory.result()
+    quiet = type(reporter) is QuietReporter
     if result is not None:
         require_same_source(result, cls, directory.path)
     if result is not None and result.status != "partial":
+        require_inputs(settings, result, directory.path, quiet=quiet)
         reporter.note(f"already complete: {directory.path}")
         _seal_finished(settings, result, directory, reporter)
         _track_finished(settings, result, directory, reporter)
@@ -120,8 +122,13 @@ def run_resolved(
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model, sequence = load_inputs(settings)
     _note_unknown_words(model, sequence.benchmark, reporter)
-    sequence.prepare(settings.train, quiet=type(reporter) is QuietReporter)
+    for note in sequence.notes:
+        reporter.note(note)
+    sequence.hash_images(quiet=quiet)
+    sequence.prepare(settings.train, quiet=quiet)
     with directory, leading(settings, runs_dir, choose_device(settings)) as world:
+        for note in sequence.notes:
+            directory.log(note)
         runner = SequenceRunner(
             settings,
             sequence,

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from pathlib import Path
+from typing import Any
 
 from clbench import registry
 from clbench.clip.model import CLIP
 from clbench.clip.weights.loading import load_clip
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
+from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.engine.rundir.provenance import Inputs
+from clbench.engine.rundir.resuming import require_same_inputs
 from clbench.engine.training.trainers import choose_device
 
 
@@ -33,6 +39,43 @@ def load_inputs(settings: RunSettings) -> tuple[CLIP, SequenceData]:
     return model, sequence
 
 
+def require_inputs(
+    settings: RunSettings,
+    result: RunResult,
+    path: Path,
+    *,
+    known: dict[str, Inputs] | None = None,
+    quiet: bool = True,
+) -> None:
+    """Refuse a complete result whose weights, images or prompts are not what they were.
+
+    Args:
+        settings: those of the run.
+        result: its result.
+        path: its directory.
+        known: inputs that were looked at a moment ago; those of this run are added.
+        quiet: show no progress.
+
+    Raises:
+        ClbenchError: they changed, or cannot be looked at.
+    """
+    known = {} if known is None else known
+    names = ("backbone", "benchmark", "data_root", "cache_root", "quick")
+    key = settings.model_dump_json(include=set(names))
+    if key not in known:
+        try:
+            model, sequence = load_inputs(settings)
+            sequence.hash_images(quiet=quiet)
+        except ClbenchError as error:
+            raise ClbenchError(
+                f"{path} is complete, but whether weights and images are still those it was made "
+                f"with cannot be told (`clbench show {path}` shows the result all the same): "
+                f"{error}"
+            ) from error
+        known[key] = Inputs.of(model, sequence)
+    require_same_inputs(result, known[key], path)
+
+
 def workers(settings: RunSettings) -> int:
     """Data-loading processes: on the CPU none, because training keeps all cores busy."""
     if settings.workers is not None:
@@ -47,11 +90,15 @@ def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
         ClbenchError: its data are missing or damaged.
     """
     recipe = registry.benchmark(settings.benchmark.name)
-    return recipe.load_builder()(
-        name=recipe.name,
-        image_size=image_size,
-        data_root=settings.data_root,
-        workers=workers(settings),
-        quick=settings.quick,
-        **settings.benchmark.options,
-    )
+    builder = recipe.load_builder()
+    context: dict[str, Any] = {
+        "image_size": image_size,
+        "data_root": settings.data_root,
+        "cache_root": settings.cache_root,
+        "workers": workers(settings),
+        "quick": settings.quick,
+    }
+    taken = inspect.signature(builder).parameters
+    if "cache_root" not in taken:  # builders from elsewhere may keep nothing
+        del context["cache_root"]
+    return builder(name=recipe.name, **context, **settings.benchmark.options)

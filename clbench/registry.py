@@ -29,7 +29,7 @@ FOLDER = "folder:"
 """Prefix of benchmark names that stand for a directory of the user's."""
 
 #: Arguments every benchmark builder receives from the engine; all others are its options.
-BUILDER_CONTEXT = frozenset({"image_size", "data_root", "workers", "quick"})
+BUILDER_CONTEXT = frozenset({"image_size", "data_root", "cache_root", "workers", "quick"})
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import Benchmark, Setting, Task
 from clbench.datamodules.catalogue.catalogue import CATALOG, class_texts
 from clbench.datamodules.fetching.inventory import require
-from clbench.datamodules.pixels.data_folder import data_folder, decoded
-from clbench.datamodules.pixels.decoded import Decoded
+from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder
+from clbench.datamodules.pixels.decoded import Decoded, quick_sizes
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers import read as readers
 from clbench.datamodules.sequence import TaskSequence
@@ -40,6 +40,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     setting: Literal["task-given", "task-hidden"] = "task-given",
     name: str = "mtil",
     data_root: str | None = None,
+    cache_root: str | None = None,
     workers: int = 0,
     quick: bool = False,
     image_size: int = 224,
@@ -58,8 +59,9 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
             classes of all tasks.
         name: name of the variant.
         data_root: folder of the data sets; the user's data folder if None.
+        cache_root: folder of what is made of them (see `data_cache`).
         workers: data-loading processes.
-        quick: test on 64 images per task.
+        quick: train on about 256 images per task, test on 64.
         image_size: side the backbone expects.
 
     Raises:
@@ -67,26 +69,28 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
             `shots`.
     """
     names, order_name = data_set_order(order, order_seed)
-    root = data_folder(data_root)
+    root, cache = data_folder(data_root), data_cache(data_root, cache_root)
     require(names, root)
-    contents = [official_splits(data_set, root) for data_set in names]
+    contents = [official_splits(data_set, root, cache) for data_set in names]
     specs = [
         Task(data_set, class_texts(data_set, found.class_names))
         for data_set, found in zip(names, contents, strict=True)
     ]
     trained = [found.train for found in contents]
     if shots is not None:
+        splits = cache.within("splits")
         trained = [
-            few_shot(task.name, samples, task.classes.names, shots, shot_seed, root / "splits")
+            few_shot(task.name, samples, task.classes.names, shots, shot_seed, splits)
             for task, samples in zip(specs, trained, strict=True)
         ]
     benchmark = Benchmark(name, VERSION, Setting(setting), order_name, tuple(specs))
 
     def load(task: int) -> tuple[Decoded, Decoded]:
-        data_set = names[task]
+        name, (about_train, about_test) = names[task], quick_sizes(quick)
+        train, test = trained[task], contents[task].test
         return (
-            decoded(trained[task], image_size, root, f"{data_set}-train"),
-            decoded(contents[task].test, image_size, root, f"{data_set}-test", quick=quick),
+            Decoded.of(train, image_size, cache, f"{name}-train", about=about_train),
+            Decoded.of(test, image_size, cache, f"{name}-test", about=about_test),
         )
 
     return TaskSequence(benchmark, load, image_size=image_size, workers=workers)
@@ -118,8 +122,13 @@ def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], 
     return orders[order], order
 
 
-def official_splits(name: str, root: Path) -> Contents:
+def official_splits(name: str, root: Path, cache: Cache) -> Contents:
     """A data set with its training and test images, checked against the published counts.
+
+    Args:
+        name: data set.
+        root: folder of the data sets.
+        cache: where index files of random splits are kept.
 
     Raises:
         ClbenchError: it is damaged, has other counts, or has changed since it was split.
@@ -129,5 +138,5 @@ def official_splits(name: str, root: Path) -> Contents:
     readers.check_counts(data_set, contents)
     if not data_set.random_split:
         return contents
-    train, test = random_split(name, contents.train, root / "splits")
+    train, test = random_split(name, contents.train, cache.within("splits"))
     return Contents(train, test, contents.class_names)

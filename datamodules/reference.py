@@ -9,16 +9,16 @@ from typing import Final, Protocol
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from clbench.core.data import ImageSet, ReferencePairs
 from clbench.core.errors import ClbenchError
 from clbench.core.task import ClassTexts
+from clbench.datamodules.pixels.rgb import SUFFIXES, decode
 
 EVERYTHING: Final = 2**31
 """More pairs than any source has."""
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def draw(available: int, count: int, seed: int) -> np.ndarray:
@@ -199,7 +199,7 @@ def _images_of(folder: str) -> tuple[Path, list[Path]]:
         raise ClbenchError(
             f"method.reference: {folder!r} is neither 'task', 'benchmark' nor a folder"
         )
-    paths = sorted(p for p in root.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    paths = sorted(p for p in root.glob("*/*") if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise ClbenchError(f"no images in {root}: expected {root}/<class name>/<image>.jpg")
     return root, paths
@@ -214,10 +214,9 @@ def _caption(class_name: str) -> str:
 def _read(path: Path, size: int) -> Tensor:
     """One image as ``(3, size, size)`` uint8."""
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ClbenchError(f"cannot read the image {path}: {error}") from error
+        image = decode(path, path.read_bytes())
+    except OSError as error:
+        raise ClbenchError(f"cannot read the image {path}: {error.strerror or error}") from error
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)

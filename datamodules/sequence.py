@@ -141,6 +141,7 @@ class TaskSequence(pl.LightningDataModule):
         reference: returns the benchmark's own reference pairs for (count, seed), if it has any.
         image_size: side in pixels to which reference images are brought.
         workers: data-loading processes.
+        notes: what the user should know about the images, one line each.
     """
 
     def __init__(
@@ -151,9 +152,11 @@ class TaskSequence(pl.LightningDataModule):
         reference: Callable[[int, int], ReferencePairs] | None = None,
         image_size: int = 224,
         workers: int = 0,
+        notes: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.benchmark = benchmark
+        self.notes = tuple(notes)
         self._load = load
         self._reference = reference
         self._image_size = image_size
@@ -167,6 +170,17 @@ class TaskSequence(pl.LightningDataModule):
     def test_set(self, task: int) -> ImageSet:
         """Test images of a task."""
         return self._task_sets(task)[1]
+
+    def hash_images(self, *, quiet: bool = False) -> None:
+        """Take the hash of every image file that was not taken before.
+
+        Raises:
+            ClbenchError: an image is missing or cannot be read.
+        """
+        for index in range(len(self.benchmark)):
+            for images in self._task_sets(index):
+                if isinstance(images, Decoded):
+                    images.file.hash_images(quiet=quiet)
 
     def prepare(self, train: TrainSettings, *, quiet: bool = False) -> None:
         """Decode the images of image sets that keep them on disk.

@@ -19,6 +19,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
 from clbench.datamodules.fewshot import few_shot_indices
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.samples import Samples
 
 FORMAT: Final = 1
@@ -32,8 +33,9 @@ def random_split_indices(size: int) -> tuple[list[int], list[int]]:
     """Train and test indices of the published 80/20 split, each sorted.
 
     The sets are those of ``torch.utils.data.random_split`` with the lengths ``int(0.8 n)`` and
-    the rest, and a generator seeded with 42. Published code applies it to files in the order of
-    the file system, so only the sizes are sure to agree with it; here the list is sorted before.
+    the rest, and a generator seeded with 42. Published code applies it to files in torchvision's
+    order: that is the sorted order used here for Caltech101 and EuroSAT, which are therefore split
+    as published, but the order of the file system for SUN397, of which only the sizes agree.
 
     >>> random_split_indices(5)
     ([0, 2, 3, 4], [1])
@@ -43,13 +45,13 @@ def random_split_indices(size: int) -> tuple[list[int], list[int]]:
     return sorted(order[:cut]), sorted(order[cut:])
 
 
-def random_split(name: str, samples: Samples, folder: Path) -> tuple[Samples, Samples]:
+def random_split(name: str, samples: Samples, cache: Cache) -> tuple[Samples, Samples]:
     """Split a data set that has no official split.
 
     Args:
         name: name of the data set.
         samples: all its images, sorted.
-        folder: where index files are kept.
+        cache: where index files are kept.
 
     Raises:
         ClbenchError: the data set or the index file has changed since the split was drawn.
@@ -60,12 +62,12 @@ def random_split(name: str, samples: Samples, folder: Path) -> tuple[Samples, Sa
         return {"train": train, "test": test}
 
     rule = {"kind": "random split", "train share": TRAIN_SHARE, "seed": SPLIT_SEED}
-    parts = _indices(folder / f"{name}-random-split.json", name, rule, samples, draw)
+    parts = _indices(cache.path(f"{name}-random-split.json"), name, rule, samples, draw)
     return samples.subset(parts["train"]), samples.subset(parts["test"])
 
 
 def few_shot(
-    name: str, samples: Samples, class_names: Sequence[str], shots: int, seed: int, folder: Path
+    name: str, samples: Samples, class_names: Sequence[str], shots: int, seed: int, cache: Cache
 ) -> Samples:
     """Draw `shots` training images per class, the same for every method and training seed.
 
@@ -75,7 +77,7 @@ def few_shot(
         class_names: names of its classes, all of which must have images.
         shots: images per class.
         seed: seed of the draw, not of the training.
-        folder: where index files are kept.
+        cache: where index files are kept.
 
     Raises:
         ClbenchError: a class has too few images, or the data set or the index file has changed
@@ -87,7 +89,7 @@ def few_shot(
         return {"train": few_shot_indices(torch.from_numpy(samples.labels), shots, seed, name)}
 
     rule = {"kind": "few shot", "shots": shots, "seed": seed}
-    path = folder / f"{name}-{shots}shot-seed{seed}.json"
+    path = cache.path(f"{name}-{shots}shot-seed{seed}.json")
     return samples.subset(_indices(path, name, rule, samples, draw)["train"])
 
 

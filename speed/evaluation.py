@@ -13,6 +13,7 @@ from PIL import Image
 from clbench.clip.model import REMEMBERED
 from clbench.clip.shortcuts.constancy import Memo
 from clbench.datamodules.pixels.augment import ResizeAndCrop
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.decoded_file import DecodedFile
 from clbench.datamodules.pixels.samples import Samples
 from speed import plain
@@ -68,7 +69,7 @@ def reading(count: int, repeats: int, side: int = 224) -> dict[str, Any]:
     """Read a test set of 500-pixel JPEGs by decoding it, and from the cache."""
     with tempfile.TemporaryDirectory() as folder:
         samples = _write_images(Path(folder), count)
-        cached = DecodedFile(samples, ResizeAndCrop(side), Path(folder), "cached")
+        cached = DecodedFile(samples, ResizeAndCrop(side), Cache(Path(folder)), "cached")
         cached.build(quiet=True)
         decoding = DecodedFile(samples, ResizeAndCrop(side), None, "decoded")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from clbench.cli import completion
 from clbench.cli.command import command
+from clbench.cli.options import CacheFolder
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.foreign.console import SafeConsole
 
@@ -82,11 +83,13 @@ def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
 
 @data_app.command("prepare", epilog="Example: clbench data prepare mtil --root /data")
 @command
-def prepare_data(benchmark: Benchmark, root: Root = None) -> None:
-    """Download what is missing. The same command resumes."""
+def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = None) -> None:
+    """Download what is missing and take the hash of every image. The same command resumes."""
     from clbench.datamodules.catalogue.catalogue import CATALOG
-    from clbench.datamodules.fetching.inventory import survey
+    from clbench.datamodules.fetching.inventory import hash_images, survey
     from clbench.datamodules.fetching.prepare import prepare
+    from clbench.datamodules.pixels.data_folder import data_cache
+    from clbench.datamodules.readers.read import read
 
     folder, names, problems = data_root(root), data_sets(benchmark), []
     for name in names:
@@ -98,6 +101,11 @@ def prepare_data(benchmark: Benchmark, root: Root = None) -> None:
                     folder,
                     progress=bar.update,
                     advance=functools.partial(bar.update, "images"),
+                )
+                hash_images(
+                    read(CATALOG[name], folder),
+                    data_cache(folder, cache),
+                    functools.partial(bar.update, "hashes"),
                 )
             except ClbenchError as error:
                 problems.append(str(error))
@@ -113,11 +121,16 @@ def prepare_data(benchmark: Benchmark, root: Root = None) -> None:
 def verify_data(
     benchmark: Benchmark,
     root: Root = None,
+    cache: CacheFolder = None,
     quick: Annotated[bool, typer.Option("--quick", help="Do not open the images.")] = False,
 ) -> None:
-    """Check counts and checksums and open every image; exit with 2 if anything is wrong."""
+    """Check counts and checksums, read and open every image; exit with 2 if anything is wrong.
+
+    Images that do not hold what they held when they were last read are named.
+    """
     from clbench.datamodules.catalogue.catalogue import CATALOG
     from clbench.datamodules.fetching.inventory import check_files, check_images, survey
+    from clbench.datamodules.pixels.data_folder import data_cache
     from clbench.datamodules.readers.read import read
 
     folder = data_root(root)
@@ -131,7 +144,8 @@ def verify_data(
             if not quick:
                 with _bars() as bars:
                     show = functools.partial(_Bars(bars).update, state.name)
-                    check_images(dataset, folder, read(dataset, folder), show)
+                    kept = data_cache(folder, cache)
+                    check_images(dataset, folder, read(dataset, folder), show, cache=kept)
         except ClbenchError as error:
             problems.append(str(error))
     _show(states, folder)

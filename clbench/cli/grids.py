@@ -15,6 +15,7 @@ from clbench.cli.options import (
     Address,
     Backbone,
     Benchmark,
+    CacheFolder,
     Cpus,
     Detach,
     DryRun,
@@ -55,6 +56,7 @@ def compare(
     seeds: Seeds = None,
     backbone: Backbone = None,
     root: Root = None,
+    cache: CacheFolder = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     precision: Precision = None,
@@ -91,7 +93,7 @@ def compare(
         _names(methods),
         None if seeds is None else parse_seeds(seeds),
         config_file=config,
-        overrides=named(backbone, settings_of(settings, root, precision), logger),
+        overrides=named(backbone, settings_of(settings, root, cache, precision), logger),
         quick=quick,
     )
     wanted = _wanted(
@@ -130,6 +132,7 @@ def sweep(
         str | None, typer.Option(help="Values of benchmark.order with commas between.")
     ] = None,
     root: Root = None,
+    cache: CacheFolder = None,
     runs_dir: RunsDir = Path("runs"),
     settings: Settings = None,
     precision: Precision = None,
@@ -166,7 +169,7 @@ def sweep(
         tree | {key: value for key, value in given.items() if value is not None},
         _names(methods),
         None if seeds is None else parse_seeds(seeds),
-        overrides=named(None, settings_of(settings, root, precision), logger),
+        overrides=named(None, settings_of(settings, root, cache, precision), logger),
         quick=quick,
     )
     wanted = _wanted(

@@ -34,6 +34,14 @@ Root = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the data sets.", show_default="the user's cache"),
 ]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        help="Folder of decoded images, index files and hashes.",
+        show_default="that of the data sets, or the user's cache",
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(
@@ -155,11 +163,11 @@ Probe = Annotated[
 
 
 def settings_of(
-    assignments: list[str] | None, root: Path | None, precision: str | None = None
+    assignments: list[str] | None, root: Path | None, cache: Path | None, precision: str | None
 ) -> dict[str, Any]:
-    """What ``--set``, ``--root`` and ``--precision`` say, by dotted key."""
+    """What ``--set``, ``--root``, ``--cache`` and ``--precision`` say, by dotted key."""
     from clbench.config import parse_assignments
 
-    options = {"data_root": None if root is None else str(root), "precision": precision}
-    given = {name: value for name, value in options.items() if value is not None}
+    options = {"data_root": root, "cache_root": cache, "precision": precision}
+    given = {name: str(value) for name, value in options.items() if value is not None}
     return {**given, **parse_assignments(assignments or ())}

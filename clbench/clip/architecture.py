@@ -30,6 +30,36 @@ def architecture(name: str) -> dict[str, Any]:
     return config
 
 
+def architecture_name(config: Mapping[str, Any]) -> str:
+    """What open_clip calls a configuration; the sizes of its image encoder if it has no name.
+
+    >>> architecture_name(open_clip.get_model_config("ViT-B-16"))
+    'ViT-B-16'
+    >>> architecture_name(
+    ...     {
+    ...         "embed_dim": 8,
+    ...         "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 64, "layers": 4},
+    ...         "text_cfg": {"width": 64, "heads": 2, "layers": 4},
+    ...     }
+    ... )
+    'ViT-64x4-8'
+    """
+    sizes = _full(config)
+    known = ((name, open_clip.get_model_config(name)) for name in open_clip.list_models())
+    named = [name for name, other in known if is_supported(other) and _full(other) == sizes]
+    if named:
+        return min(named, key=len)
+    vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
+    return f"ViT-{vision.width}x{vision.layers}-{vision.patch_size}"
+
+
+def _full(config: Mapping[str, Any]) -> tuple[Any, ...]:
+    """A configuration with all that it leaves to open_clip's defaults."""
+    vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
+    text = open_clip.CLIPTextCfg(**config["text_cfg"])
+    return config["embed_dim"], vision, text, bool(config.get("quick_gelu"))
+
+
 def is_supported(config: Mapping[str, Any]) -> bool:
     """Whether a configuration describes a ViT with a causal text encoder and CLIP's tokenizer."""
     vision, text = config["vision_cfg"], config["text_cfg"]

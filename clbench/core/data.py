@@ -186,9 +186,15 @@ class ImageSet(Protocol):
 
 
 class SequenceData(Protocol):
-    """The images of a benchmark's tasks, as the engine receives them."""
+    """The images of a benchmark's tasks, as the engine receives them.
+
+    Attributes:
+        benchmark: the tasks.
+        notes: what the user should know about the images, one line each.
+    """
 
     benchmark: Benchmark
+    notes: tuple[str, ...]
 
     def train_set(self, task: int) -> ImageSet:
         """Training images of a task."""
@@ -196,6 +202,14 @@ class SequenceData(Protocol):
 
     def test_set(self, task: int) -> ImageSet:
         """Test images of a task."""
+        ...
+
+    def hash_images(self, *, quiet: bool = False) -> None:
+        """Do once what the digests of the image sets need, such as reading all files.
+
+        Raises:
+            ClbenchError: an image is missing.
+        """
         ...
 
     def prepare(self, train: TrainSettings, *, quiet: bool = False) -> None:

@@ -19,6 +19,7 @@ INDIFFERENT: Final = frozenset(
         "device",
         "workers",
         "data_root",
+        "cache_root",
         "logger",
         "checkpoint_every",
         "compile",

@@ -175,6 +175,9 @@ class RunSettings(Settings):
             the hash.
         compile: whether blocks go through `torch.compile`; not part of the hash.
         data_root: where data sets lie; not part of the hash.
+        cache_root: where what is made of them is kept (decoded images, index files, hashes); None
+            for beside them, or the user's cache folder where that cannot be written; not part of
+            the hash.
         checkpoint_every: how often to save within a task; not part of the hash.
         devices: processes that share the training, each on its part of every batch.
         deterministic: use kernels that give the same bits every time, on GPUs too.
@@ -194,6 +197,7 @@ class RunSettings(Settings):
     workers: Processes | None = None
     compile: bool = False
     data_root: str | None = None
+    cache_root: str | None = None
     checkpoint_every: CheckpointSettings = CheckpointSettings()
     devices: Annotated[int, Field(gt=0, le=1024)] = 1
     deterministic: bool = False

@@ -16,7 +16,7 @@ from clbench.engine.process.randomness import exact_kernels, seed_everything
 from clbench.engine.process.stopping import StopRequest
 from clbench.engine.rundir import provenance
 from clbench.engine.rundir.checkpoints import CheckpointStore, DamagedCheckpointError, Position
-from clbench.engine.rundir.recording import Recorder
+from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.resuming import differences
 from clbench.engine.testing import RowTester
 from clbench.engine.training.trainers import choose_device, quiet_libraries
@@ -47,8 +47,10 @@ def retest(
         ClbenchError: weights, images or prompts are others, or the checkpoint is damaged.
     """
     device = choose_device(settings)
-    recorder = Recorder(settings, sequence, model.fingerprint(), device)
-    recorder.require_same_inputs(result)
+    if changed := Inputs.of(model, sequence).changes_since(result):
+        raise ClbenchError(
+            f"cannot test again, because this has changed since the run: {', '.join(changed)}"
+        )
     learned = result.matrix.learned
     try:
         checkpoint = CheckpointStore(folder).load(Position(learned))

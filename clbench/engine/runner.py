@@ -27,8 +27,15 @@ from clbench.engine.rundir import provenance
 from clbench.engine.rundir.checkpoints import Checkpoint, Position
 from clbench.engine.rundir.costs import reset_peak_memory
 from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.recording import Recorder
-from clbench.engine.rundir.resuming import Resume, differences, find_resume, resume_at
+from clbench.engine.rundir.resuming import (
+    Resume,
+    differences,
+    find_resume,
+    require_same_inputs,
+    resume_at,
+)
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.testing import RowTester
 from clbench.engine.training.allocator import freed_memory_kept
@@ -90,7 +97,7 @@ class SequenceRunner:
         self.trackers = GuardedTrackers((), reporter.note)
         self.benchmark = sequence.benchmark
         self.device = choose_device(settings)
-        self.recorder = Recorder(settings, sequence, model.fingerprint(), self.device)
+        self.recorder = Recorder(settings, Inputs.of(model, sequence), self.device)
         self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
         self.attributes: Attributes
@@ -157,7 +164,7 @@ class SequenceRunner:
         self.world.wait()  # until all have read it
         if resume is None:
             return None
-        self.recorder.require_same_inputs(resume.result)
+        require_same_inputs(resume.result, self.recorder.inputs, self.directory.path)
         now = provenance.collect(self.device, type(self.method))
         if changed := differences(resume.result, now):
             self.reporter.note(

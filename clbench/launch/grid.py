@@ -12,11 +12,12 @@ from typing import Any
 
 from clbench import config
 from clbench.core.errors import ClbenchError
-from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import RunDirectory, run_path
+from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.resuming import require_same_source
+from clbench.inputs import require_inputs
 from clbench.launch.cells import Cell
 from clbench.launch.plan import Planned, plan
 
@@ -143,17 +144,26 @@ def command_of(settings: RunSettings, runs_dir: Path) -> tuple[str, ...]:
     return ("run", *options, "--runs-dir", str(runs_dir))
 
 
-def result_of(cell: Cell, cls: type[Method]) -> RunResult | None:
+def result_of(cell: Cell, planned: Planned, known: dict[str, Inputs]) -> RunResult | None:
     """The finished result of a cell; None if something is left to do.
 
+    Args:
+        cell: the run.
+        planned: its settings and method.
+        known: weights and images that were looked at for other cells.
+
     Raises:
-        ClbenchError: it is damaged, or was made with another source of the method.
+        ClbenchError: it is damaged, or was made with another source of the method or other inputs.
     """
+    settings, cls = planned
     result = RunDirectory(cell.path).result()
     if result is None:
         return None
     require_same_source(result, cls, cell.path)
-    return None if result.status == "partial" else result
+    if result.status == "partial":
+        return None
+    require_inputs(settings, result, cell.path, known=known)
+    return result
 
 
 def as_begun(cell: Cell) -> Cell:

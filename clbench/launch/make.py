@@ -14,6 +14,7 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.provenance import Inputs
 from clbench.launch import probes
 from clbench.launch.cells import Cell, Launcher, Resources
 from clbench.launch.driving import RETRIES, Drive
@@ -104,7 +105,7 @@ class Grid:
         """
         if fresh:
             self._put_aside(SafeConsole(quiet=True) if quiet else console)
-        states = {cell.key: self._state(cell) for cell in self.cells}
+        states = self._states()
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
         problems = [
             f"{cell.title}: {states[cell.key]}"
@@ -132,11 +133,11 @@ class Grid:
             raise ClbenchError("--detach works with --launcher slurm: other runs need their driver")
         if fresh:
             self._put_aside(SafeConsole(stderr=True))
-        queue = self.launcher.queue()
+        queue, states = self.launcher.queue(), self._states()
         left = [
             as_begun(cell)
             for cell in self.cells
-            if self._to_do(cell, self._state(cell)) and cell.key not in queue
+            if self._to_do(cell, states[cell.key]) and cell.key not in queue
         ]
         self.records.save_plan(self.cells, self.launcher.name, self.resources)
         self.launcher.submit(left, self.resources)
@@ -148,7 +149,7 @@ class Grid:
         Args:
             probe: where nothing is known, make smoke runs to tell, with progress shown there.
         """
-        states = [self._state(cell) for cell in self.cells]
+        states = list(self._states().values())
         costs = Costs([self.runs_dir])
         known = [
             None if state == COMPLETE else costs.of(self._planned[cell.key][0])
@@ -203,10 +204,15 @@ class Grid:
             self.records.drop_plan(self.cells)
         return [str(failure) for failure in failures]
 
-    def _state(self, cell: Cell) -> str:
+    def _states(self) -> dict[str, str]:
+        """How it stands with every cell, by key; weights and images are looked at once."""
+        known: dict[str, Inputs] = {}
+        return {cell.key: self._state(cell, known) for cell in self.cells}
+
+    def _state(self, cell: Cell, known: dict[str, Inputs]) -> str:
         """``complete``, ``partial``, ``missing``, or what is wrong with the run that is there."""
         try:
-            result = result_of(cell, self._planned[cell.key][1])
+            result = result_of(cell, self._planned[cell.key], known)
         except ClbenchError as error:
             return str(error)
         if result is None:

@@ -255,7 +255,7 @@ def published_names(name: str) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
-def class_texts(name: str, class_names: Sequence[str]) -> ClassTexts:
+def class_texts(name: str, class_names: Sequence[str], *, as_on_disk: bool = False) -> ClassTexts:
     """The prompts of a data set: the first template trains, all are averaged at test.
 
     Handwritten names replace those on disk label by label, so both lists must be of one length;
@@ -264,13 +264,14 @@ def class_texts(name: str, class_names: Sequence[str]) -> ClassTexts:
     Args:
         name: data set, or ``CIFAR100-CIL`` for the template of the class-incremental protocol.
         class_names: names as they lie on disk, in label order.
+        as_on_disk: leave underscores in them instead of writing spaces.
 
     Raises:
         ClbenchError: unknown name, or another number of classes than handwritten names.
     """
     if name not in _prompts() or name.startswith("_"):
         raise unknown_name("data set", name, CATALOG)
-    names = [text.replace("_", " ") for text in class_names]
+    names = [text if as_on_disk else text.replace("_", " ") for text in class_names]
     published = published_names(name)
     if published is not None:
         if len(names) != len(published) and not (

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-
-from PIL import Image
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet, data_set
 from clbench.datamodules.catalogue.remote import RemoteFile
 from clbench.datamodules.fetching.download import matches
+from clbench.datamodules.pixels.data_folder import Cache
+from clbench.datamodules.pixels.file_hashes import Advance, FileHashes
+from clbench.datamodules.pixels.rgb import decode
 from clbench.datamodules.pixels.samples import Contents, Samples
 from clbench.datamodules.readers.disk import MissingDataError, SurplusError
 from clbench.datamodules.readers.read import check_counts, read
 
 Status = Literal["present", "missing", "incomplete", "damaged"]
-
-#: Told how many images have been opened and how many there are.
-Advance = Callable[[int, int], None]
 
 SHOWN = 5  # damaged images that a message names
 
@@ -146,44 +142,83 @@ def check_files(dataset: DataSet, root: Path) -> None:
         )
 
 
+def hash_images(contents: Contents, cache: Cache, advance: Advance | None = None) -> None:
+    """Take the hash of every image file that is not known yet, so that no run has to.
+
+    Raises:
+        ClbenchError: an image cannot be read.
+    """
+    splits = _of_files(contents)
+    total, done = sum(map(len, splits)), 0
+    for split in splits:
+        told = _shifted(advance, done, total)
+        FileHashes(split.root, cache).of(split.files or (), told)
+        done += len(split)
+
+
 def check_images(
-    dataset: DataSet, root: Path, contents: Contents, advance: Advance | None = None
+    dataset: DataSet,
+    root: Path,
+    contents: Contents,
+    advance: Advance | None = None,
+    *,
+    cache: Cache | None = None,
 ) -> None:
-    """Decode every image file of a data set; arrays were read already.
+    """Read and decode every image file of a data set anew; arrays were read already.
 
     Args:
         dataset: entry of the catalogue.
         root: data root.
         contents: its images.
-        advance: called after every image.
+        advance: called as images are read.
+        cache: where their hashes are kept from time to time.
 
     Raises:
-        ClbenchError: names the images that cannot be decoded.
+        ClbenchError: names the images that cannot be decoded, and those that do not hold what they
+            held when they were last read.
     """
-    splits = (contents.train, contents.test)
-    images = [(split, i) for split in splits if split.files for i in range(len(split))]
-    damaged = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, problem in enumerate(pool.map(_decode, images), start=1):
-            if problem is not None:
-                damaged.append(problem)
-            if advance is not None:
-                advance(done, len(images))
+    damaged: list[str] = []
+    changed: list[str] = []
+    splits = _of_files(contents)
+    total, done = sum(map(len, splits)), 0
+
+    def inspect(path: Path, content: bytes) -> None:
+        try:
+            decode(path, content)
+        except ClbenchError:
+            damaged.append(str(path))
+
+    for split in splits:
+        told = _shifted(advance, done, total)
+        found = FileHashes(split.root, cache).changed(split.files or (), inspect, told)
+        changed += [str(split.root / file) for file in found]
+        done += len(split)
+    problems = []
     if damaged:
-        more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-        raise ClbenchError(
-            f"{dataset.name}: {len(damaged)} damaged of {len(images)} images: "
-            f"{', '.join(damaged[:SHOWN])}{more}; delete them, then "
-            f"`clbench data prepare {dataset.name} --root {root}` fetches what is missing"
+        problems.append(
+            f"{dataset.name}: {len(damaged)} damaged of {total} images: {_some(sorted(damaged))}; "
+            f"delete them, then `clbench data prepare {dataset.name} --root {root}` fetches what "
+            "is missing"
         )
+    if changed:
+        problems.append(
+            f"{dataset.name}: {len(changed)} of {total} images do not hold what they held when "
+            f"they were last read: {_some(changed)}; put the old ones back, or start runs that "
+            "used them again with --fresh"
+        )
+    if problems:
+        raise ClbenchError("\n".join(problems))
 
 
-def _decode(image: tuple[Samples, int]) -> str | None:
-    """The path of an image that cannot be decoded."""
-    split, index = image
-    try:
-        split.image(index)
-    except (ClbenchError, Image.DecompressionBombError):
-        assert split.files is not None
-        return str(split.root / split.files[index])
-    return None
+def _shifted(advance: Advance | None, done: int, total: int) -> Advance | None:
+    """Tell progress of a part as that of the whole."""
+    return None if advance is None else lambda part, _: advance(done + part, total)
+
+
+def _of_files(contents: Contents) -> list[Samples]:
+    return [split for split in (contents.train, contents.test) if split.files]
+
+
+def _some(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return f"{', '.join(paths[:SHOWN])}{more}"

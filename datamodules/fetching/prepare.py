@@ -14,12 +14,12 @@ from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.catalogue.remote import RemoteFile, Source
 from clbench.datamodules.fetching.download import Opener, Progress, fetch, matches, set_aside
 from clbench.datamodules.fetching.inventory import (
-    Advance,
     check_images,
     readable_size,
     surplus,
 )
 from clbench.datamodules.fetching.unpack import DamagedArchiveError, unpack
+from clbench.datamodules.pixels.file_hashes import Advance
 from clbench.datamodules.readers.disk import SurplusError
 from clbench.datamodules.readers.read import check_counts, read
 

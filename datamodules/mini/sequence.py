@@ -21,7 +21,7 @@ from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
 from clbench.datamodules.mini.render import reference_pairs, render_split
-from clbench.datamodules.pixels.data_folder import default_cache
+from clbench.datamodules.pixels.data_folder import data_cache, default_cache
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
@@ -40,13 +40,14 @@ Rendering = Literal["official", "validation"]
 Sets = tuple[ImageTensors, ImageTensors]
 
 
-def tasks(
+def tasks(  # noqa: PLR0913 - the signature is the schema
     *,
     shots: int | None = None,
     shot_seed: int = 0,
     rendering: Rendering = "official",
     name: str = "mini",
     data_root: str | None = None,
+    cache_root: str | None = None,
     workers: int = 0,
     quick: bool = False,
     image_size: int = IMAGE_SIZE,
@@ -60,6 +61,7 @@ def tasks(
             hyper-parameters are tuned.
         name: name of the variant.
         data_root: folder of the image cache; the user's cache folder if None.
+        cache_root: folder of the image cache in place of `data_root`.
         workers: ignored, the images are in memory.
         quick: train on 128 images per task at most, test on 32, draw 128 reference pairs at most.
         image_size: side the backbone expects; must be 32.
@@ -68,13 +70,14 @@ def tasks(
         ClbenchError: another image size, or too few images for `shots`.
     """
     _check_size(image_size)
+    root = _cache_root(data_root, cache_root)
     specs = tuple(
         Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates)) for d in TASKS
     )
     benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, "alphabetical", specs)
 
     def load(task: int) -> Sets:
-        train, test = _domain_sets(TASKS[task], rendering, data_root)
+        train, test = _domain_sets(TASKS[task], rendering, root)
         if shots is not None:
             train = train.subset(few_shot_indices(train.labels, shots, shot_seed, TASKS[task]))
         return _quick(train, test) if quick else (train, test)
@@ -82,18 +85,19 @@ def tasks(
     return TaskSequence(
         benchmark,
         load,
-        reference=_drawing(rendering, data_root, quick),
+        reference=_drawing(rendering, root, quick),
         image_size=image_size,
     )
 
 
-def class_steps(
+def class_steps(  # noqa: PLR0913 - the signature is the schema
     *,
     steps: int = 10,
     class_seed: int = 0,
     rendering: Rendering = "official",
     name: str = "mini-cil-10step",
     data_root: str | None = None,
+    cache_root: str | None = None,
     workers: int = 0,
     quick: bool = False,
     image_size: int = IMAGE_SIZE,
@@ -109,6 +113,7 @@ def class_steps(
         rendering: ``official``, or ``validation``: other images of the same classes.
         name: name of the variant.
         data_root: as in `tasks`.
+        cache_root: as in `tasks`.
         workers: ignored, the images are in memory.
         quick: as in `tasks`, per step.
         image_size: side the backbone expects; must be 32.
@@ -117,6 +122,7 @@ def class_steps(
         ClbenchError: another image size, or a number of steps that does not divide the classes.
     """
     _check_size(image_size)
+    root = _cache_root(data_root, cache_root)
     classes = [(d, i) for d in POOLED for i in range(len(DOMAINS[d].classes))]
     if not 0 < steps <= len(classes) or len(classes) % steps:
         raise ClbenchError(f"benchmark.steps={steps} does not divide {len(classes)} classes")
@@ -127,7 +133,7 @@ def class_steps(
 
     def load(task: int) -> Sets:
         train, test = (
-            _join([_class_images(d, i, split, rendering, data_root) for d, i in groups[task]])
+            _join([_class_images(d, i, split, rendering, root) for d, i in groups[task]])
             for split in (0, 1)
         )
         return _quick(train, test) if quick else (train, test)
@@ -135,7 +141,7 @@ def class_steps(
     return TaskSequence(
         benchmark,
         load,
-        reference=_drawing(rendering, data_root, quick),
+        reference=_drawing(rendering, root, quick),
         image_size=image_size,
     )
 
@@ -152,10 +158,8 @@ def _texts(group: list[tuple[str, int]]) -> ClassTexts:
     return ClassTexts(names, prompts)
 
 
-def _class_images(
-    domain: str, label: int, split: int, rendering: str, data_root: str | None
-) -> torch.Tensor:
-    images = _domain_sets(domain, rendering, data_root)[split]
+def _class_images(domain: str, label: int, split: int, rendering: str, root: Path) -> torch.Tensor:
+    images = _domain_sets(domain, rendering, root)[split]
     return images.images[images.labels == label]
 
 
@@ -181,25 +185,22 @@ def _check_size(image_size: int) -> None:
 
 
 @functools.cache
-def _reference_pool(rendering: str, data_root: str | None) -> tuple[torch.Tensor, list[str]]:
+def _reference_pool(rendering: str, root: Path) -> tuple[torch.Tensor, list[str]]:
     """The held-out pairs, in the clean style of pretraining, that every draw comes from."""
 
     def render() -> Arrays:
         images, captions = reference_pairs(REFERENCE_POOL, rendering)
         return {"images": images, "captions": np.array(captions)}
 
-    root, keys = _cache_root(data_root), ("images", "captions")
-    arrays = cached(root, VERSION, f"reference-{rendering}", keys, render)
+    arrays = cached(root, VERSION, f"reference-{rendering}", ("images", "captions"), render)
     return torch.from_numpy(arrays["images"]), arrays["captions"].tolist()
 
 
-def _drawing(
-    rendering: str, data_root: str | None, quick: bool
-) -> Callable[[int, int], ReferencePairs]:
+def _drawing(rendering: str, root: Path, quick: bool) -> Callable[[int, int], ReferencePairs]:
     """What draws pairs from the pool, by count and seed."""
 
     def draw_pairs(count: int, seed: int) -> ReferencePairs:
-        images, texts = _reference_pool(rendering, data_root)
+        images, texts = _reference_pool(rendering, root)
         count = min(count, QUICK_REFERENCE) if quick else count
         chosen = draw(len(texts), count, seed).tolist()
         captions = tuple(sorted({texts[i] for i in chosen}))
@@ -209,7 +210,7 @@ def _drawing(
     return draw_pairs
 
 
-def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
+def _domain_sets(domain: str, rendering: str, root: Path) -> Sets:
     """Train and test images of a domain."""
 
     def render() -> Arrays:
@@ -221,12 +222,13 @@ def _domain_sets(domain: str, rendering: str, data_root: str | None) -> Sets:
         return arrays
 
     keys = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")]
-    arrays = cached(_cache_root(data_root), VERSION, f"{domain}-{rendering}", keys, render)
+    arrays = cached(root, VERSION, f"{domain}-{rendering}", keys, render)
     train_images, train_labels, test_images, test_labels = (
         torch.from_numpy(arrays[key]) for key in keys
     )
     return ImageTensors(train_images, train_labels), ImageTensors(test_images, test_labels)
 
 
-def _cache_root(data_root: str | None) -> Path:
-    return Path(data_root) if data_root else default_cache()
+def _cache_root(data_root: str | None, cache_root: str | None) -> Path:
+    given = data_root or cache_root
+    return data_cache(data_root, cache_root).folder if given else default_cache()

@@ -1,15 +1,37 @@
-"""Where data sets, splits and decoded images lie, and image sets under the test transform."""
+"""Where data sets lie, and where files are kept that cost time to make."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from clbench.datamodules.pixels.decoded import Decoded
-from clbench.datamodules.pixels.samples import Samples, thinned
 
-QUICK_TEST_SIZE: Final = 64
+@dataclass(frozen=True)
+class Cache:
+    """A folder of files that cost time to make: index files, decoded images, hashes.
+
+    Attributes:
+        folder: where they are written.
+        shared: where they may have been written by others; only read.
+    """
+
+    folder: Path
+    shared: Path | None = None
+
+    def within(self, name: str) -> Cache:
+        """The folder of this name in both places."""
+        return Cache(self.folder / name, None if self.shared is None else self.shared / name)
+
+    def paths(self, name: str) -> tuple[Path, ...]:
+        """Where a file may lie, the one that is written last."""
+        places = (self.shared, self.folder)
+        return tuple(place / name for place in places if place is not None)
+
+    def path(self, name: str) -> Path:
+        """Where a file lies, or is to be written if there is none."""
+        *shared, own = self.paths(name)
+        return next((path for path in shared if path.is_file()), own)
 
 
 def default_cache() -> Path:
@@ -19,13 +41,26 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbench"
 
 
-def data_folder(data_root: str | None) -> Path:
-    """Where data sets, splits and decoded images lie: as given, or in the user's cache folder."""
+def data_folder(data_root: str | Path | None) -> Path:
+    """Where data sets lie: as given, or in the user's cache folder."""
     return Path(data_root).expanduser() if data_root else default_cache() / "data"
 
 
-def decoded(samples: Samples, size: int, root: Path, name: str, *, quick: bool = False) -> Decoded:
-    """An image set under the test transform; for smoke runs every n-th image, not kept on disk."""
-    if not quick:
-        return Decoded.of(samples, size, root / "decoded", name)
-    return Decoded.of(samples.subset(thinned(len(samples), QUICK_TEST_SIZE)), size, None, name)
+def data_cache(data_root: str | Path | None, cache_root: str | Path | None) -> Cache:
+    """Where what is made of data sets is kept.
+
+    That is `cache_root` if it is given, else the folder of the data sets, or the user's cache
+    folder where that cannot be written. What lies beside the data sets is used in any case.
+    """
+    root = data_folder(data_root)
+    if cache_root:
+        folder = Path(cache_root).expanduser()
+    else:
+        folder = root if _is_writable(root) else default_cache() / "data"
+    return Cache(folder, None if folder == root else root)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return os.access(existing, os.W_OK | os.X_OK)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.datamodules.pixels.augment import ResizeAndCrop
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.decoded_file import DecodedFile
-from clbench.datamodules.pixels.samples import Samples
+from clbench.datamodules.pixels.samples import Samples, thinned
+
+QUICK_TRAIN = 256
+"""About how many training images of a task a smoke run looks at: four batches of 64."""
+QUICK_TEST = 64
+"""The same of test images."""
 
 
 class Decoded:
@@ -40,9 +45,28 @@ class Decoded:
         self.size = file.transform.size
 
     @classmethod
-    def of(cls, samples: Samples, size: int, folder: Path | None, name: str) -> Decoded:
-        """All images of a `Samples` under the test transform."""
-        return cls(DecodedFile(samples, ResizeAndCrop(size), folder, name))
+    def of(
+        cls,
+        samples: Samples,
+        size: int,
+        cache: Cache | None,
+        name: str,
+        *,
+        about: int | None = None,
+    ) -> Decoded:
+        """The images of a `Samples` under the test transform.
+
+        Args:
+            samples: the images.
+            size: side to which they are brought.
+            cache: where decoded images and hashes are kept; None means nowhere.
+            name: for messages and names of files.
+            about: every n-th image only, about so many, and not kept: for smoke runs; None means
+                all.
+        """
+        if about is not None:
+            samples = samples.subset(thinned(len(samples), about))
+        return cls(DecodedFile(samples, ResizeAndCrop(size), cache, name, keep=about is None))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,7 +79,7 @@ class Decoded:
 
     def original(self, index: int) -> tuple[Image.Image, int]:
         """An image as it was stored, in RGB, and its label."""
-        return self.file.samples.image(int(self._indices[index])), int(self.labels[index])
+        return self.file.original(int(self._indices[index])), int(self.labels[index])
 
     def digest(self) -> str:
         """Hex digest that changes whenever an image, a label, their order or the size does."""
@@ -80,3 +104,8 @@ class Decoded:
         """
         if draws is None or draws >= len(self):
             self.file.build(quiet=quiet)
+
+
+def quick_sizes(quick: bool) -> tuple[int, int] | tuple[None, None]:
+    """About how many training and test images of a task a run looks at; None means all."""
+    return (QUICK_TRAIN, QUICK_TEST) if quick else (None, None)

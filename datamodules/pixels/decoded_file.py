@@ -1,9 +1,10 @@
 """Images decoded once, into a memory-mapped file that all runs share.
 
 The file is a NumPy record array ``(checksum, pixels)``. Its name holds a hash of everything the
-pixels depend on: the images, the transform and the version of the decoder. It is written beside
-its final name and renamed when it is whole, so what bears the name is complete. Every image is
-checked against its checksum when a process first reads it.
+pixels depend on: what the image files hold, the transform and the version of the decoder. It is
+written beside its final name and renamed when it is whole, so what bears the name is complete.
+Every image is checked against its checksum when a process first reads it, and every image file,
+whenever it is decoded, against the hash that was taken first.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import shutil
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -24,12 +25,15 @@ import PIL
 import torchvision
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from torch.utils.data import get_worker_info
 
 from clbench.core.foreign.console import SafeConsole
 from clbench.datamodules.pixels.augment import Pixels, Transform
+from clbench.datamodules.pixels.data_folder import Cache
+from clbench.datamodules.pixels.file_hashes import FileHashes, Hashes
 from clbench.datamodules.pixels.samples import Samples
 
 FORMAT: Final = 1
@@ -45,17 +49,26 @@ class DecodedFile:
     Args:
         samples: the images.
         transform: how they are brought to size.
-        folder: where cache files lie; None means that there is none.
+        cache: where cache files and hashes of images are kept; None means nowhere.
         name: for messages and the file's name.
+        keep: whether decoded images are kept there.
     """
 
     def __init__(
-        self, samples: Samples, transform: Transform, folder: Path | None, name: str
+        self,
+        samples: Samples,
+        transform: Transform,
+        cache: Cache | None,
+        name: str,
+        *,
+        keep: bool = True,
     ) -> None:
         self.samples = samples
         self.transform = transform
         self.name = name
-        self.folder = folder
+        self._cache = cache
+        self._kept = cache.within("decoded") if cache is not None and keep else None
+        self._hashes: Hashes | None = None
         self._digest: str | None = None
         self._records: NDArray[Any] | None = None
         self._sound: NDArray[np.bool_] | None = None
@@ -67,11 +80,11 @@ class DecodedFile:
     @property
     def path(self) -> Path | None:
         """The cache file, which need not exist."""
-        if self.folder is None:
+        if self._kept is None:
             return None
         pixels = [FORMAT, self.digest(), PIL.__version__, torchvision.__version__]
         key = hashlib.sha256(json.dumps(pixels).encode()).hexdigest()[:16]
-        return self.folder / f"{self.name}-{self.transform.size}-{key}.npy"
+        return self._kept.path(f"{self.name}-{self.transform.size}-{key}.npy")
 
     @property
     def cached(self) -> bool:
@@ -84,11 +97,43 @@ class DecodedFile:
         return len(self.samples) * self._record.itemsize
 
     def digest(self) -> str:
-        """SHA-256 over the images as they are stored, their labels and the transform."""
+        """SHA-256 over what the images hold, their names and labels, and the transform."""
         if self._digest is None:
-            text = f"{self.samples.digest()} {self.transform.key}"
-            self._digest = hashlib.sha256(text.encode()).hexdigest()
+            self.hash_images(quiet=True)
+            sha = hashlib.sha256(f"{self.samples.digest()} {self.transform.key}".encode())
+            if self._hashes is not None:
+                sha.update(self._hashes.tobytes())
+            self._digest = sha.hexdigest()
         return self._digest
+
+    def hash_images(self, *, quiet: bool = False) -> None:
+        """Take the hash of every image file, once; later ones are compared with it.
+
+        Args:
+            quiet: show no progress.
+
+        Raises:
+            ClbenchError: an image cannot be read.
+        """
+        if self._hashes is not None or self.samples.files is None:
+            return
+        hashes = FileHashes(self.samples.root, self._cache)
+        console = Console(stderr=True, quiet=quiet)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            shown = bar.add_task(f"looking at {self.name}")
+            self._hashes = hashes.of(
+                self.samples.files,
+                advance=lambda done, total: bar.update(shown, completed=done, total=total),
+            )
+
+    def original(self, index: int) -> Image.Image:
+        """An image as it was stored, in RGB.
+
+        Raises:
+            ClbenchError: it is missing, damaged, or not what was hashed.
+        """
+        known = self._hashes[index].tobytes() if self._hashes is not None else None
+        return self.samples.image(index, known)
 
     def read(self, indices: Sequence[int] | NDArray[np.int64]) -> Pixels:
         """Images ``(B, 3, S, S)`` uint8.
@@ -164,7 +209,8 @@ class DecodedFile:
     def _discard(self) -> None:
         """Remove the damaged file, so that the next run writes it anew."""
         if self.path is not None:
-            self.path.unlink(missing_ok=True)
+            with suppress(OSError):  # it may be another's
+                self.path.unlink(missing_ok=True)
 
     def _decode(self, chosen: NDArray[np.int64]) -> Pixels:
         """Decode images now, in threads unless this is one of many worker processes."""
@@ -174,7 +220,7 @@ class DecodedFile:
             return np.stack(list(pool.map(self._decode_one, chosen)))
 
     def _decode_one(self, index: np.int64) -> Pixels:
-        return self.transform(self.samples.image(int(index)), int(index))
+        return self.transform(self.original(int(index)), int(index))
 
     def _require_space(self, folder: Path) -> None:
         free = shutil.disk_usage(folder).free

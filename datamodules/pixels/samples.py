@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from clbench.core.errors import ClbenchError
+from clbench.datamodules.pixels.rgb import decode
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +40,30 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def image(self, index: int) -> Image.Image:
-        """Decode one image as RGB, the way PIL's convert does.
+    def image(self, index: int, sha256: bytes | None = None) -> Image.Image:
+        """Decode one image as 8-bit RGB (see `clbench.datamodules.pixels.rgb.decode`).
+
+        Args:
+            index: which one.
+            sha256: what its file must hold, as was seen earlier; None if nothing is known.
 
         Raises:
-            ClbenchError: the image is missing or damaged; names the file.
+            ClbenchError: the image is missing, damaged or another one; names the file.
         """
         if self.files is None:
             return Image.fromarray(self._arrays[index]).convert("RGB")
         path = self.root / self.files[index]
         try:
-            with Image.open(path) as opened:
-                return opened.convert("RGB")
-        except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-            raise ClbenchError(f"cannot read the image {path}: {error}") from error
+            content = path.read_bytes()
+        except OSError as error:
+            reason = error.strerror or error
+            raise ClbenchError(f"cannot read the image {path}: {reason}") from error
+        if sha256 is not None and hashlib.sha256(content).digest() != sha256:
+            raise ClbenchError(
+                f"the image {path} was replaced while it was in use: let the images be until the "
+                "run is complete, or start again with --fresh"
+            )
+        return decode(path, content)
 
     def subset(self, indices: Sequence[int] | NDArray[np.int64]) -> Samples:
         """Some of the images, in the order given."""
@@ -64,7 +75,8 @@ class Samples:
     def digest(self) -> str:
         """SHA-256 over names and sizes of the files, or the arrays, and over the labels.
 
-        Independent of where the data lie and of the file system's order.
+        Independent of where the data lie and of the file system's order. It tells which images
+        these are; what the files hold is not looked at (`DecodedFile.digest` does).
         """
         sha = hashlib.sha256(self.labels.tobytes())
         if self.files is None:

@@ -14,6 +14,7 @@ from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import CATALOG, declared_counts
 from clbench.datamodules.fetching import download
 from clbench.datamodules.fetching.download import Stream
+from clbench.datamodules.pixels import file_hashes
 from tests.datamodules import disk_formats
 
 
@@ -70,6 +71,28 @@ def test_verify_names_a_damaged_image_unless_quick(root: Path) -> None:
     assert str(image) in result.stderr
     assert result.stderr.count("\n") == 1
     assert run("verify", "DTD", "--root", root, "--quick").exit_code == 0
+
+
+def test_verify_names_an_edit_that_keeps_the_size(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    command = ("DTD", "--root", root, "--cache", cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file_hashes, "SETTLED", -1.0)
+        prepared = run("prepare", *command)
+        assert prepared.exit_code == 0, prepared.stderr
+        assert [path.name[:4] for path in (cache / "hashes").glob("*.npz")] == ["dtd-"]
+        assert run("verify", *command).exit_code == 0
+        image = root / "dtd" / "dtd" / "images" / "banded" / "banded_0001.jpg"
+        content = bytearray(image.read_bytes())
+        content[len(content) // 2] ^= 1
+        image.write_bytes(content)
+        assert run("verify", *command, "--quick").exit_code == 0
+        result = run("verify", *command)
+    assert result.exit_code == 2
+    assert f"1 of 24 images do not hold what they held when they were last read: {image};" in (
+        result.stderr
+    )
+    assert not (root / "hashes").exists()
 
 
 def test_list_shows_state_and_size(root: Path) -> None:

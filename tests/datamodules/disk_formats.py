@@ -48,7 +48,7 @@ def write_image(path: Path, label: int, number: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     kind, image = KINDS[number % len(KINDS)], picture(label, number)
     if kind == "I;16":
-        gray = np.asarray(image.convert("L"), dtype=np.uint16)
+        gray = np.asarray(image.convert("L"), dtype=np.uint16) * 257
         Image.fromarray(gray).save(path, "PNG")
     elif kind == "P":
         image.convert("P", palette=Image.Palette.ADAPTIVE).save(path, "PNG")

@@ -85,6 +85,19 @@ def test_the_published_protocol_tests_on_crops_and_says_so(root: Path) -> None:
     assert train[0] == train[1]
 
 
+def test_the_published_protocol_leaves_underscores_in_class_names(root: Path) -> None:
+    def prompts(protocol: str) -> dict[str, tuple[str, ...]]:
+        classes = [task.classes for task in build(root, protocol=protocol).benchmark.tasks]
+        return {name: text for c in classes for name, text in zip(c.names, c.prompts, strict=True)}
+
+    clean, published = prompts("clean"), prompts("published")
+    assert clean["aquarium fish"] == ("a bad photo of a aquarium fish.",)
+    assert published["aquarium_fish"] == ("a bad photo of a aquarium_fish.",)
+    assert not any("_" in name for name in clean)
+    assert [name.replace("_", " ") for name in published] == list(clean)
+    assert build(root).benchmark.version == 2
+
+
 def test_crops_of_the_published_protocol_survive_the_cache(root: Path) -> None:
     before = build(root, protocol="published").test_set(1).__getitems__(range(20))[0]
     sequence = build(root, protocol="published")

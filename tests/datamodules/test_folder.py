@@ -90,6 +90,61 @@ def test_a_layout_that_does_not_fit_names_the_folder(source: Path, tmp_path: Pat
         build(source)
 
 
+def test_tiff_files_are_images_and_what_is_not_read_is_named(source: Path) -> None:
+    folder = source / "acts" / "train" / "run"
+    for name in ("3.tif", "4.TIFF"):
+        write_image(folder / name)
+    for name in ("5.gif", ".hidden", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    (folder / "deeper").mkdir()
+    write_image(source / "birds" / "test" / "stray.jpg")
+    sequence = build(source)
+    assert len(sequence.train_set(0)) == 8
+    (note,) = sequence.notes
+    for name in ("5.gif", "notes.txt", "deeper"):
+        assert f"acts/train/run/{name}" in note
+    assert "birds/test/stray.jpg" in note
+    assert "hidden" not in note
+
+
+def test_many_files_that_are_not_read_are_counted(source: Path) -> None:
+    for i in range(9):
+        (source / "acts" / "train" / "run" / f"{i}.gif").write_bytes(b"x")
+    (note,) = build(source).notes
+    assert "4.gif and 4 more in" in note
+    assert "5.gif" not in note
+
+
+def test_a_folder_of_images_alone_has_no_notes(source: Path) -> None:
+    assert build(source).notes == ()
+
+
+@pytest.mark.parametrize("setting", ["task-hidden", "class-incremental"])
+@pytest.mark.parametrize("twin", ["crow", "Crow", "CROW_"])
+def test_classes_of_one_name_are_refused_where_they_must_be_told_apart(
+    source: Path, setting: str, twin: str
+) -> None:
+    for split in ("train", "test"):
+        write_image(source / "zoo" / split / twin / "1.jpg")
+    assert len(build(source).benchmark) == 3
+    with pytest.raises(ClbenchError, match=f"'birds/crow' and 'zoo/.*setting={setting}: rename"):
+        build(source, setting=setting)
+
+
+def test_classes_of_one_name_in_one_task_are_always_refused(source: Path) -> None:
+    for split in ("train", "test"):
+        write_image(source / "birds" / split / "blue tit" / "1.jpg")
+    with pytest.raises(ClbenchError, match="'birds/blue tit' and 'birds/blue tit' are one name"):
+        build(source)
+
+
+def test_a_smoke_run_looks_at_few_training_images(source: Path) -> None:
+    for i in range(3, 600):
+        write_image(source / "acts" / "train" / "run" / f"{i}.jpg")
+    assert len(build(source).train_set(0)) == 603
+    assert 256 <= len(build(source, quick=True).train_set(0)) < 512
+
+
 def test_too_few_images_name_task_and_class(source: Path) -> None:
     with pytest.raises(ClbenchError, match="acts: class 'run' has 3 training images"):
         build(source, shots=4)

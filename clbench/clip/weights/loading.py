@@ -12,7 +12,7 @@ from typing import Any
 
 import open_clip
 
-from clbench.clip.architecture import architecture, build
+from clbench.clip.architecture import architecture, architecture_name, build
 from clbench.clip.model import CLIP
 from clbench.clip.tokenizer import Tokenizer
 from clbench.clip.weights.described import described, undescribed
@@ -33,8 +33,10 @@ def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
       any other file uses it where the name of ``backbone.model`` ends in ``-quickgelu``;
     - a safetensors file that describes itself by JSON metadata: ``model_cfg`` (open_clip
       configuration), and optionally ``token_ids`` (sorted ids of the kept tokens), ``mean`` and
-      ``std``; ``backbone.model`` is then ignored;
-    - ``package:file``: such a file inside an installed package, which is not imported;
+      ``std``; ``backbone.model`` is then ignored, and the model is called what its configuration
+      is (`architecture_name`);
+    - ``package:file``: such a file inside an installed package, which is not imported; the model is
+      called like the package;
     - ``random``: an untrained model, the same in every process.
 
     Args:
@@ -51,7 +53,9 @@ def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
     if path := _local_path(weights):
         checkpoint = read_checkpoint(path)
         if "model_cfg" in checkpoint.metadata:
-            return _self_described(path, checkpoint)
+            packaged = IN_PACKAGE.fullmatch(weights)
+            name = packaged["package"].rpartition(".")[2] if packaged else None
+            return _self_described(path, checkpoint, name)
         config = architecture(backbone.model)
         quick_gelu = checkpoint.torchscript
         return _assemble(backbone.model, config, checkpoint, str(path), quick_gelu=quick_gelu)
@@ -120,12 +124,12 @@ def _quiet_hub() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _self_described(path: Path, checkpoint: Checkpoint) -> CLIP:
+def _self_described(path: Path, checkpoint: Checkpoint, name: str | None) -> CLIP:
     """The model of a file that carries its own configuration."""
     found = described(checkpoint.metadata, checkpoint.state, path)
     try:
         return _assemble(
-            path.stem,
+            name or architecture_name(found.configuration),
             found.configuration,
             checkpoint,
             str(path),

@@ -11,6 +11,8 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
@@ -18,9 +20,10 @@ from typing import Any
 
 import torch
 
+from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
-from clbench.core.results.result import LAUNCHED
-from clbench.core.task import Benchmark
+from clbench.core.results.result import LAUNCHED, BenchmarkRecord, RunResult
+from clbench.core.task import Task
 
 ENVIRONMENT = (
     "CLBENCH_PLAIN",
@@ -90,23 +93,69 @@ def packages(module: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def split_digests(sequence: SequenceData) -> dict[str, str]:
-    """Hash of each split, which covers images, labels, order and, if few-shot, the choice."""
-    digests: dict[str, str] = {}
-    for t, task in enumerate(sequence.benchmark.tasks):
-        digests[f"{task.name}/train"] = sequence.train_set(t).digest()[:DIGITS]
-        digests[f"{task.name}/test"] = sequence.test_set(t).digest()[:DIGITS]
-    return digests
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is made of besides its settings and the source of its method.
+
+    Attributes:
+        backbone: architecture of the weights.
+        weights: hash of the weights before any change.
+        benchmark: the task sequence.
+        splits: hash of each split, which covers what the images hold, labels, order and, if
+            few-shot, the choice.
+        prompts: hash of each task's class names and prompts.
+    """
+
+    backbone: str
+    weights: str
+    benchmark: BenchmarkRecord
+    splits: Mapping[str, str]
+    prompts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, model: CLIP, sequence: SequenceData) -> Inputs:
+        """Take the hashes of an unchanged model and of a sequence."""
+        benchmark, splits = sequence.benchmark, {}
+        for t, task in enumerate(benchmark.tasks):
+            splits[f"{task.name}/train"] = sequence.train_set(t).digest()[:DIGITS]
+            splits[f"{task.name}/test"] = sequence.test_set(t).digest()[:DIGITS]
+        prompts = {task.name: _prompt_hash(task) for task in benchmark.tasks}
+        record = BenchmarkRecord.of(benchmark)
+        return cls(model.name, model.fingerprint(), record, splits, prompts)
+
+    def changes_since(self, result: RunResult) -> list[str]:
+        """What is not as it was when a result was made, in words; empty if everything is.
+
+        Prompts are compared with results that record them.
+        """
+        before, found = result.backbone.fingerprint, []
+        if before != self.weights:
+            found.append(
+                f"the backbone's weights ({before[:DIGITS]} is now {self.weights[:DIGITS]})"
+            )
+        old, new = result.benchmark.model_dump(), self.benchmark.model_dump()
+        found += [
+            f"the benchmark's {key} ({old[key]} is now {new[key]})"
+            for key in ("version", "setting", "order", "tasks")
+            if old[key] != new[key]
+        ]
+        found += _differing("images of", result.data.splits, self.splits)
+        if result.data.prompts:
+            found += _differing("prompts of", result.data.prompts, self.prompts)
+        return found
 
 
-def prompt_digests(benchmark: Benchmark) -> dict[str, str]:
-    """Hash of each task's class names and prompts."""
-    return {
-        task.name: hashlib.sha256(
-            json.dumps([task.classes.names, task.classes.prompts]).encode()
-        ).hexdigest()[:DIGITS]
-        for task in benchmark.tasks
-    }
+def _prompt_hash(task: Task) -> str:
+    text = json.dumps([task.classes.names, task.classes.prompts])
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
+
+
+def _differing(what: str, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [
+        f"the {what} {name} ({before.get(name, 'none')} is now {now.get(name, 'gone')})"
+        for name in names
+    ]
 
 
 def launch() -> dict[str, Any]:

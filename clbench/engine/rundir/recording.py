@@ -8,14 +8,11 @@ from typing import Any
 
 import torch
 
-from clbench.core.data import SequenceData
-from clbench.core.errors import ClbenchError
 from clbench.core.method import Footprint, Method
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import (
     AccuracyRecord,
     BackboneRecord,
-    BenchmarkRecord,
     CostRecord,
     DataRecord,
     FootprintRecord,
@@ -27,7 +24,7 @@ from clbench.core.settings import RunSettings
 from clbench.engine.rundir import provenance
 from clbench.engine.rundir.costs import Stopwatch, peak_memory
 from clbench.engine.rundir.diagnostics import RankHistory
-from clbench.engine.rundir.provenance import prompt_digests, split_digests
+from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.sources import source_hash
 
 
@@ -36,24 +33,21 @@ class Recorder:
 
     Args:
         settings: the resolved configuration.
-        sequence: images of the benchmark's tasks.
-        fingerprint: hash of the backbone's weights before any change.
+        inputs: weights, images and prompts.
         device: where the run computes.
     """
 
     def __init__(
         self,
         settings: RunSettings,
-        sequence: SequenceData,
-        fingerprint: str,
+        inputs: Inputs,
         device: torch.device,
     ) -> None:
         self.settings = settings
-        self.sequence = sequence
-        self.fingerprint = fingerprint
+        self.inputs = inputs
         self.device = device
         self.stopwatch = Stopwatch()
-        self.ranks = RankHistory(len(sequence.benchmark))
+        self.ranks = RankHistory(len(inputs.benchmark.tasks))
         self.steps = 0
         self.footprint = Footprint(trainable=0, added=0, stored=0, external=0)
         self.reference: str | None = None
@@ -129,11 +123,11 @@ class Recorder:
 
     def result(self, matrix: AccuracyMatrix, method: Method) -> RunResult:
         """The result so far."""
-        settings, seconds = self.settings, self.stopwatch.so_far()
+        settings, inputs, seconds = self.settings, self.inputs, self.stopwatch.so_far()
         finished: Status = "quick" if settings.quick else "complete"
         return RunResult(
             status=finished if matrix.complete else "partial",
-            benchmark=BenchmarkRecord.of(self.sequence.benchmark),
+            benchmark=inputs.benchmark,
             method=MethodRecord(
                 name=settings.method.name,
                 params=method.hyperparameters(),
@@ -142,7 +136,11 @@ class Recorder:
                 decides_by_batch=method.decides_by_batch,
                 source=source_hash(type(method)),
             ),
-            backbone=BackboneRecord(**settings.backbone.model_dump(), fingerprint=self.fingerprint),
+            backbone=BackboneRecord(
+                model=inputs.backbone,
+                weights=settings.backbone.weights,
+                fingerprint=inputs.weights,
+            ),
             seed=settings.seed,
             accuracy=AccuracyRecord.of(matrix),
             summary=matrix.summary(),
@@ -157,8 +155,8 @@ class Recorder:
             config=settings.model_dump(mode="json"),
             config_hash=settings.fingerprint(),
             data=DataRecord(
-                splits=split_digests(self.sequence),
-                prompts=prompt_digests(self.sequence.benchmark),
+                splits=dict(inputs.splits),
+                prompts=dict(inputs.prompts),
                 validation=dict(self.validation),
                 reference=self.reference,
             ),
@@ -171,33 +169,6 @@ class Recorder:
             },
             effective_rank=self.ranks.record(),
         )
-
-    def require_same_inputs(self, earlier: RunResult) -> None:
-        """Refuse to go on from a result that other inputs led to.
-
-        Raises:
-            ClbenchError: configuration, weights, images or prompts are not what they were.
-        """
-        checks = [
-            ("the configuration", earlier.config_hash, self.settings.fingerprint()),
-            ("the backbone's weights", earlier.backbone.fingerprint, self.fingerprint),
-        ]
-        now = {
-            "images of": split_digests(self.sequence),
-            "prompts of": prompt_digests(self.sequence.benchmark),
-        }
-        before = {"images of": earlier.data.splits, "prompts of": earlier.data.prompts}
-        checks += [
-            (f"the {kind} {name}", digest, now[kind].get(name, ""))
-            for kind, digests in before.items()
-            for name, digest in digests.items()
-        ]
-        for what, old, new in checks:
-            if old != new:
-                raise ClbenchError(
-                    f"{what} changed since this run began ({old} is now {new or 'gone'}): put back "
-                    "what it began with, or start another run with another --runs-dir"
-                )
 
     def _peak_memory(self) -> int:
         return max(self._earlier_peak, peak_memory(self.device))

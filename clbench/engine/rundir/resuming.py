@@ -20,6 +20,7 @@ from clbench.engine.rundir.checkpoints import (
     Position,
 )
 from clbench.engine.rundir.directory import RunDirectory
+from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.sources import source_hash
 
 SAME_MACHINE = ("packages", "processor", "instructions", "threads", "device", "cuda")
@@ -147,6 +148,25 @@ def require_same_source(result: RunResult, cls: type[Method], path: Path) -> Non
         f"{path} holds a run with these settings, but the source of method {cls.name!r} {what}: "
         "add --fresh to start anew (the old run is kept aside), or put the source back"
     )
+
+
+def require_same_inputs(result: RunResult, inputs: Inputs, path: Path) -> None:
+    """Refuse a result that other weights, images or prompts led to.
+
+    Args:
+        result: of an earlier run with the same settings.
+        inputs: as they are now.
+        path: the run directory.
+
+    Raises:
+        ClbenchError: names all that changed.
+    """
+    if changed := inputs.changes_since(result):
+        raise ClbenchError(
+            f"{path} holds a run with these settings, but this has changed since it began: "
+            f"{', '.join(changed)}; add --fresh to start anew (the old run is kept aside), or put "
+            "back what it began with"
+        )
 
 
 def differences(result: RunResult, now: dict[str, Any]) -> list[str]:

@@ -175,9 +175,22 @@ def test_a_self_described_file_needs_no_architecture(tmp_path: Path) -> None:
     state = write_described(tmp_path / "mini.safetensors")
     clip = load(tmp_path / "mini.safetensors", model="no such model")
     assert_holds(clip, state)
-    assert (clip.name, clip.image_size, clip.context_length) == ("mini", 8, 12)
+    assert (clip.image_size, clip.context_length) == (8, 12)
     torch.testing.assert_close(clip.mean.flatten(), torch.tensor([0.1, 0.2, 0.3]))
     torch.testing.assert_close(clip.std.flatten(), torch.tensor([0.4, 0.5, 0.6]))
+
+
+def test_a_model_is_called_what_its_file_describes(
+    tmp_path: Path, state: dict[str, Tensor]
+) -> None:
+    write_described(tmp_path / "reduced.safetensors")
+    vision = CONFIG["vision_cfg"]
+    sizes = f"ViT-{vision['width']}x{vision['layers']}-{vision['patch_size']}"  # type: ignore[index]
+    assert load(tmp_path / "reduced.safetensors", model="ViT-B-16").name == sizes
+    save_file(state, tmp_path / "known.safetensors", metadata={"model_cfg": json.dumps(CONFIG)})
+    assert load(tmp_path / "known.safetensors", model="ViT-B-16").name == "ViT-tiny"
+    packaged = "clbench.datamodules.mini:clip.safetensors"
+    assert load(packaged, model="ViT-B-16").name == "mini"
 
 
 def test_the_reduced_tokenizer_gives_the_rows_of_the_kept_tokens(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from clbench.datamodules.pixels.augment import (
     RandomCrop,
     ResizeAndCrop,
 )
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.pixels.decoded_file import DecodedFile
 from clbench.datamodules.pixels.images import ImageTensors
@@ -56,11 +57,12 @@ def samples(tmp_path: Path) -> Samples:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
+    """Where decoded images lie in a cache."""
     return tmp_path / "decoded"
 
 
 def images_of(samples: Samples, cache: Path | None, *, build: bool = True) -> Decoded:
-    images = Decoded.of(samples, SIZE, cache, "toy")
+    images = Decoded.of(samples, SIZE, cache and Cache(cache.parent), "toy")
     if build:
         images.prepare(quiet=True)
     return images
@@ -97,7 +99,7 @@ def test_the_cache_gives_the_same_bits(samples: Samples, cache: Path) -> None:
 def test_a_cache_is_read_without_the_images(samples: Samples, cache: Path) -> None:
     expected = everything(images_of(samples, cache))
     reader = images_of(samples, cache, build=False)
-    assert reader.digest()  # names and sizes are looked at once
+    assert reader.digest()  # the files are looked at once
     for name in samples.files or ():
         (samples.root / name).unlink()
     assert torch.equal(everything(reader), expected)
@@ -140,7 +142,7 @@ def test_a_flipped_bit_is_mended_and_the_file_written_anew(samples: Samples, cac
 
 
 def test_a_killed_build_leaves_nothing_wrong(samples: Samples, cache: Path) -> None:
-    path = DecodedFile(samples, ResizeAndCrop(SIZE), cache, "toy").path
+    path = DecodedFile(samples, ResizeAndCrop(SIZE), Cache(cache.parent), "toy").path
     assert path is not None
     cache.mkdir()
     path.with_suffix(".partial").write_bytes(b"half an image")
@@ -161,13 +163,58 @@ def test_changed_images_transforms_and_decoders_have_other_caches(
     samples: Samples, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def path(changed: Samples, size: int = SIZE) -> Path | None:
-        return DecodedFile(changed, ResizeAndCrop(size), cache, "toy").path
+        return DecodedFile(changed, ResizeAndCrop(size), Cache(cache.parent), "toy").path
 
-    crop = DecodedFile(samples, RandomCrop(SIZE), cache, "toy").path
+    crop = DecodedFile(samples, RandomCrop(SIZE), Cache(cache.parent), "toy").path
     paths = [path(samples), path(samples, SIZE + 1), path(samples.subset([1, 0, 2])), crop]
     monkeypatch.setattr(PIL, "__version__", "0")
     paths.append(path(samples))
     assert len(set(paths)) == 5
+
+
+def replace_by_as_many_bytes(path: Path) -> None:
+    """Change pixels and nothing of a file's name and size."""
+    size = path.stat().st_size
+    content = bytearray(path.read_bytes())
+    content[size // 2] ^= 0x10
+    path.write_bytes(content)
+    assert path.stat().st_size == size
+
+
+def test_an_edit_of_the_same_size_has_another_digest_and_another_cache(
+    samples: Samples, cache: Path
+) -> None:
+    before = images_of(samples, cache)
+    replace_by_as_many_bytes(samples.root / "2.jpg")
+    after = images_of(samples, cache)
+    assert before.digest() != after.digest()
+    assert before.file.path != after.file.path
+    assert torch.equal(everything(after), everything(images_of(samples, None)))
+    differing = (everything(before) != everything(after)).flatten(1).any(1)
+    assert differing.tolist() == [i == 2 for i in range(len(samples))]
+
+
+def test_an_image_that_is_replaced_while_it_is_in_use_is_named(samples: Samples) -> None:
+    images = images_of(samples, None)
+    images.digest()
+    replace_by_as_many_bytes(samples.root / "4.jpg")
+    for read in (lambda: images.__getitems__([4]), lambda: images.original(4)):
+        with pytest.raises(ClbenchError, match=r"4\.jpg was replaced while it was in use"):
+            read()
+    assert images.original(3)[0].size == SHAPES[3]
+
+
+def test_decoded_images_of_others_are_used_and_left_alone(samples: Samples, tmp_path: Path) -> None:
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    expected = everything(images_of(samples, shared / "decoded"))
+    images = Decoded.of(samples, SIZE, Cache(mine, shared), "toy")
+    images.prepare(quiet=True)
+    assert images.file.path == the_file(shared / "decoded")
+    assert torch.equal(everything(images), expected)
+    assert not mine.exists() or not list(mine.rglob("*.npy"))
+    others = Decoded.of(samples.subset([1, 2]), SIZE, Cache(mine, shared), "toy")
+    others.prepare(quiet=True)
+    assert others.file.path == the_file(mine / "decoded")
 
 
 def test_two_builders_at_once_write_one_cache(
@@ -213,7 +260,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(
     samples: Samples, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    images = Decoded.of(samples, SIZE, tmp_path / "file" / "decoded", "toy")
+    images = Decoded.of(samples, SIZE, Cache(tmp_path / "file"), "toy")
     images.prepare()
     assert "toy: images are decoded again in every run" in capfd.readouterr().err
     assert torch.equal(everything(images), everything(images_of(samples, None)))
@@ -257,7 +304,7 @@ def test_a_worker_process_maps_the_file_itself(samples: Samples, cache: Path) ->
 
 
 def test_subsets_share_one_file_and_keep_their_own_labels(samples: Samples, cache: Path) -> None:
-    file = DecodedFile(samples, ResizeAndCrop(SIZE), cache, "toy")
+    file = DecodedFile(samples, ResizeAndCrop(SIZE), Cache(cache.parent), "toy")
     some = Decoded(file, np.array([5, 1]), np.array([7, 8]))
     some.prepare(quiet=True)
     whole = Decoded(file)
@@ -284,8 +331,8 @@ def sequence_of(images: Decoded | ImageTensors) -> TaskSequence:
 
 
 def test_a_sequence_decodes_what_its_recipe_reads(samples: Samples, tmp_path: Path) -> None:
-    test = images_of(samples, tmp_path / "test", build=False)
-    train = images_of(samples, tmp_path / "train", build=False)
+    test = images_of(samples, tmp_path / "test" / "decoded", build=False)
+    train = images_of(samples, tmp_path / "train" / "decoded", build=False)
     sequence = sequence_of(test)
     sequence._sets = {0: (train, test), 1: (train, test)}
     sequence.prepare(TrainSettings(steps=9, batch_size=6, augmentation="crop"), quiet=True)

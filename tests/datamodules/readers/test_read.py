@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.io
+import torch
 import torchvision.datasets as tv
 from PIL import Image
+from torch.utils.data import random_split as torch_split
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue import catalogue as catalog
 from clbench.datamodules.catalogue.catalogue import CATALOG, class_texts, declared_counts
+from clbench.datamodules.mtil import official_splits
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.samples import Contents, Samples
 from clbench.datamodules.readers.read import check_counts, read
 from tests.datamodules import disk_formats
@@ -68,6 +72,14 @@ def reference(name: str, root: Path, train: bool) -> Any:
     return builders[name]()
 
 
+def gray_of_16_bits(samples: Samples, index: int) -> Image.Image | None:
+    """An image as it is stored, if it has one channel of 16 bits."""
+    if samples.files is None:
+        return None
+    with Image.open(samples.root / samples.files[index]) as image:
+        return image.copy() if image.mode == "I;16" else None
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # torchvision leaves Caltech's files open
 @pytest.mark.filterwarnings("ignore:dtype\\(\\)")  # the old pickles, as torchvision loads them
 @pytest.mark.filterwarnings("ignore:numpy.core")
@@ -91,10 +103,34 @@ def test_images_labels_and_order_are_torchvisions(
         for ours_index, theirs_index in enumerate(indices):
             image, label = theirs[theirs_index]
             assert ours.labels[ours_index] == label
-            np.testing.assert_array_equal(ours.image(ours_index), image.convert("RGB"))
+            expected = np.asarray(image.convert("RGB"))
+            if deep := gray_of_16_bits(ours, ours_index):  # torchvision leaves them white
+                assert (expected == 255).all()
+                expected = np.stack([np.asarray(deep) >> 8] * 3, axis=-1)
+            np.testing.assert_array_equal(ours.image(ours_index), expected)
         if name != "Flowers":
             classes = list(theirs.categories if name == "Caltech101" else theirs.classes)
             assert list(contents.class_names) == classes[: len(contents.class_names)]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("name", ["Caltech101", "EuroSAT"])
+def test_data_sets_that_torchvision_sorts_are_split_as_published(
+    name: str, written: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """The published code gives torchvision's data set to `random_split`, seeded with 42."""
+    root, counts = written
+    theirs = reference(name, root, train=True)
+    lengths = [int(0.8 * len(theirs)), len(theirs) - int(0.8 * len(theirs))]
+    parts = torch_split(theirs, lengths, torch.Generator().manual_seed(42))
+    with declared_counts(counts):
+        ours = official_splits(name, root, Cache(tmp_path))
+    for part, split in zip(parts, (ours.train, ours.test), strict=True):
+        expected = [np.asarray(theirs[i][0].convert("RGB")) for i in sorted(part.indices)]
+        assert split.labels.tolist() == [theirs[i][1] for i in sorted(part.indices)]
+        for index, pixels in enumerate(expected):
+            if gray_of_16_bits(split, index) is None:
+                np.testing.assert_array_equal(split.image(index), pixels)
 
 
 def test_every_kind_of_image_is_among_the_files(written: tuple[Path, dict[str, Any]]) -> None:

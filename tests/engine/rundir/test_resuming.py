@@ -403,9 +403,9 @@ def test_inputs_that_changed_between_are_refused(
         with torch.no_grad():
             model.network.visual.proj[0, 0] += 1
     expected = {
-        "images": r"images of task1/train changed since this run began",
-        "prompts": r"prompts of task2 changed since",
-        "weights": r"the backbone's weights changed since",
+        "images": r"since it began: the images of task1/train \(\w{16} is now \w{16}\)",
+        "prompts": r"since it began: the prompts of task2 \(\w{16} is now \w{16}\)",
+        "weights": r"since it began: the backbone's weights \(\w{16} is now \w{16}\)",
     }
     with pytest.raises(ClbenchError, match=expected[change]):
         run(Finetune(), sequence=sequence, model=model)
