@@ -20,10 +20,9 @@ from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
 from clbench.report.tables.published import (
-    NOTE,
-    NOTHING_PUBLISHED,
     Deviation,
     published_grid,
+    published_notes,
     published_table,
 )
 from clbench.report.tables.side_by_side import side_by_side, side_by_side_grid
@@ -95,9 +94,8 @@ def published_console(results: Iterable[RunResult], deviation: Deviation) -> Gro
         if len(whole):
             # In full, however narrow the terminal: lines are wrapped, nothing is cut.
             parts.append(to_rich(published_grid(whole)))
-            parts.append(Text(NOTE, style="dim"))
-        else:
-            parts.append(Text(NOTHING_PUBLISHED))
+        notes = published_notes(whole, group.results)
+        parts += [Text(line, style="dim" if len(whole) else "") for line in notes]
     return Group(*parts)
 
 

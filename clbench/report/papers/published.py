@@ -105,6 +105,21 @@ def published_of(method: str) -> list[PublishedNumber]:
     return found
 
 
+def deviations(method: str, benchmark: str) -> list[str]:
+    """In what a run of a method's recipe differs from the published code, a sentence each.
+
+    Args:
+        method: clbench's name.
+        benchmark: name of the benchmark, or of its family.
+    """
+    family = benchmark.partition("-")[0]
+    return [
+        entry["text"]
+        for entry in papers()["deviations"]
+        if method in entry.get("methods", [method]) and family in entry.get("benchmarks", [family])
+    ]
+
+
 def name_in_papers(method: str) -> str:
     """What a method of clbench is called in papers, made `plain`.
 

@@ -10,11 +10,10 @@ from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import per_task_table, per_task_values, summary_table
 from clbench.report.tables.grid import per_task_grid, summary_grid
 from clbench.report.tables.groups import ComparableGroup, file_name
-from clbench.report.tables.published import NOTE as PUBLISHED_NOTE
 from clbench.report.tables.published import (
-    NOTHING_PUBLISHED,
     Deviation,
     published_grid,
+    published_notes,
     published_table,
 )
 from clbench.report.tables.side_by_side import side_by_side, side_by_side_grid
@@ -106,7 +105,7 @@ def _comparison_table(comparison: Comparison) -> TableDocument:
 
 def _published_table(group: ComparableGroup, deviation: Deviation) -> TableDocument:
     table = published_table(group.results, deviation)
-    notes = [PUBLISHED_NOTE] if len(table) else [NOTHING_PUBLISHED]
+    notes = published_notes(table, group.results)
     grid = published_grid(table)
     title = f"Published and measured: {group.title}"
     return TableDocument("published", title, grid, table, _warnings(group), notes, index=False)

@@ -13,6 +13,7 @@ from clbench.core.task import Setting
 from clbench.report.papers.published import (
     PublishedNumber,
     abbreviation,
+    deviations,
     name_in_papers,
     papers,
     plain,
@@ -72,6 +73,25 @@ def published_table(results: Sequence[RunResult], deviation: Deviation) -> pd.Da
     frame = pd.DataFrame.from_records(records, columns=list(COLUMNS))
     single = frame["task"] != ""
     return pd.concat([frame[~single], frame[single]], ignore_index=True)
+
+
+def published_notes(table: pd.DataFrame, results: Sequence[RunResult]) -> list[str]:
+    """What stands below `published_table`: how to read it, and known deviations from the papers."""
+    if not len(table):
+        return [NOTHING_PUBLISHED]
+    found: dict[str, list[str]] = {}
+    for row in method_runs(results):
+        name = row.results[0].method.name
+        if row.label in set(table["method"]):
+            for text in deviations(name, row.results[0].benchmark.name):
+                found.setdefault(text, []).append(name)
+    return [
+        NOTE,
+        *(
+            f"Other than in published code ({', '.join(dict.fromkeys(names))}): {text}"
+            for text, names in found.items()
+        ),
+    ]
 
 
 def published_grid(table: pd.DataFrame) -> Grid:

@@ -9,11 +9,16 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from clbench import api, registry
+from clbench import api, config, registry
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.papers.published import papers, published_numbers, published_of
+from clbench.report.papers.published import (
+    deviations,
+    papers,
+    published_numbers,
+    published_of,
+)
 from clbench.report.tables.published import METRICS, published_grid, published_table
 from clbench.report.write import write_report
 
@@ -209,3 +214,47 @@ def test_published_tables_are_written(make_result: MakeResult, tmp_path: Path) -
     table = pd.read_csv(tmp_path / "published.csv")
     assert set(table["metric"]) == {"Transfer", "Avg", "Last"}
     assert "second-hand" in (tmp_path / "published.md").read_text()
+
+
+@pytest.mark.parametrize("entry", papers()["deviations"], ids=lambda entry: entry["text"][:30])
+def test_every_deviation_stands_in_the_pages_and_concerns_what_there_is(
+    entry: dict[str, Any],
+) -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    methods = entry.get("methods", [])
+    own = len(methods) == 1 and methods != ["finetune"]
+    page = docs / "methods" / f"{methods[0]}.md" if own else docs / "benchmarks.md"
+    assert f"- {entry['text']}" in " ".join(page.read_text().split())
+    assert set(methods) <= set(registry.method_names())
+    families = {name.partition("-")[0] for name in registry.benchmark_names()}
+    assert set(entry.get("benchmarks", [])) <= families
+
+
+def test_deviations_are_told_of_methods_and_benchmarks_that_have_them() -> None:
+    def told(method: str, benchmark: str) -> str:
+        return " ".join(deviations(method, benchmark))
+
+    assert "weight decay is 0.01" in told("gnsp", "mini-5shot")
+    assert "weight decay is 0.01" not in told("nusa", "mini") + told("gnsp", "mtil")
+    assert "`as_released=true` on MTIL" in told("milora", "mtil-5shot")
+    assert "underscores" in told("finetune", "cifar100-10step")
+    assert "seed 42" in told("gnsp", "mtil")
+    assert "seed 42" not in told("lora", "mtil")
+    assert "Batches are always full" in told("lora", "folder:/x")
+
+
+def test_a_recipe_is_what_its_deviation_says() -> None:
+    for method, benchmark, decay in (
+        ("finetune", "mini", 0.01),
+        ("gnsp", "mini", 0.01),
+        ("finetune", "mtil", 0.0),
+        ("gnsp", "mtil", 0.0),
+    ):
+        assert config.resolve(method, benchmark)[0].train.weight_decay == decay
+    variants = {
+        name: config.resolve("milora", name)[0].method.params["as_released"]
+        for name in ("mtil", "mtil-5shot", "mini", "mini-5shot", "cifar100-10step", "folder:/x")
+    }
+    assert {name for name, released in variants.items() if released} == {"mtil", "mtil-5shot"}
+    train = config.resolve("finetune", "cifar100-50step")[0].train
+    assert (train.steps, train.warmup) == (16, 30)

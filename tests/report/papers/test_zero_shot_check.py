@@ -75,7 +75,7 @@ def test_other_runs_are_not_comparable(changes: dict[str, Any], reason: str) -> 
 def test_the_recipe_of_mtil_covers_every_data_set() -> None:
     published = registry.benchmark("mtil").results["zero_shot"]
     assert list(published["accuracy"]) == list(CATALOG)
-    wide = {name for name, entry in CATALOG.items() if entry.random_split}
-    assert set(published["tolerance"]) == {"default", *wide}
+    # The other two data sets without an official split are split as torchvision lists them.
+    assert published["tolerance"] == {"default": 0.1, "SUN397": 0.5}
     mean = sum(published["accuracy"].values()) / 11
     assert round(mean, 1) == 65.3  # as published
