@@ -17,7 +17,7 @@ from clbench.clip.model import CLIP
 from clbench.clip.tokenizer import Tokenizer
 from clbench.clip.weights.described import described, undescribed
 from clbench.clip.weights.files import SUFFIXES, Checkpoint, fill, read_checkpoint
-from clbench.clip.weights.packages import packaged_file
+from clbench.clip.weights.packages import IN_PACKAGE, packaged_file
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.settings import BackboneSettings
 
