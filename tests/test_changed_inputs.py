@@ -133,7 +133,7 @@ def test_a_comparison_reuses_nothing_that_changed(place: Path) -> None:
     benchmark = f"folder:{place / 'tasks'}"
     api.compare(benchmark, ["zeroshot"], [0], **options)
     replace_weights(place)
-    with pytest.raises(ClbenchError, match=r"^zeroshot, seed 0: .*the backbone's weights"):
+    with pytest.raises(ClbenchError, match=r"^zeroshot on .*, seed 0: .*the backbone's weights"):
         api.compare(benchmark, ["zeroshot"], [0], **options)
 
 
