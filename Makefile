@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report docs bench test chaos lint types format clean
+.PHONY: help demo compare report docs bench test chaos mutants lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -48,6 +48,9 @@ test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)
 chaos: $(VENV)/.stamp-dev  ## kill runs of every method at random and compare what comes out
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+mutants: $(VENV)/.stamp-dev  ## put errors into the code that keeps results; the tests must notice
+	$(BIN)/python -m tests.mutation $(ARGS)
+
 lint: $(VENV)/.stamp-dev  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -66,7 +69,7 @@ types: $(VENV)/.stamp-dev  ## check types
 
 clean:  ## remove the environment, builds and caches; runs/ and reports/ stay
 	@if [ -e $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .mutants.jsonl .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp is written after the installation has succeeded, so an interrupted one is taken up

@@ -378,7 +378,7 @@ def test_rerun_repeats_the_numbers_elsewhere(sound: Path, run: Path, tmp_path: P
     change_losses(loss=0.25)(run)
     outcome = invoke("rerun", run, "--runs-dir", tmp_path, "-q")
     assert outcome.exit_code == 0, outcome.output
-    assert "1 of 44 losses differ, by up to " in outcome.output
+    assert "1 of 11 records of losses differ, by up to " in outcome.output
 
 
 def test_rerun_of_what_no_longer_exists_is_one_line(run: Path) -> None:

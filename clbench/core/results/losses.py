@@ -67,24 +67,15 @@ def same_losses(first: Path, second: Path) -> list[str]:
     if not all(path.is_file() for path in files):
         return []
     try:
-        one, other = (
-            [
-                value
-                for records in _read(path).values()
-                for record in records
-                for value in record.items()
-            ]
-            for path in files
-        )
+        one, other = ([r for found in _read(path).values() for r in found] for path in files)
+        if [[*record] for record in one] != [[*record] for record in other]:
+            return ["the losses are not of the same steps and terms"]
+        pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
+        largest = max((abs(a[name] - b[name]) for a, b in pairs for name in a), default=0.0)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ClbenchError(f"{LOSS_FILE} of {first} or {second} is damaged: {error}") from error
-    if [name for name, _ in one] != [name for name, _ in other]:
-        return ["the losses are not of the same steps and terms"]
-    differing = [(a, b) for (_, a), (_, b) in zip(one, other, strict=True) if a != b]
-    if not differing:
-        return []
-    largest = max(abs(a - b) for a, b in differing)
-    return [f"{len(differing)} of {len(one)} losses differ, by up to {largest:.3g}"]
+    text = f"{len(pairs)} of {len(one)} records of losses differ, by up to {largest:.3g}"
+    return [text] if pairs else []
 
 
 def _read(path: Path) -> dict[int, list[Record]]:
