@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report docs bench test chaos mutants lint types format clean
+.PHONY: help demo compare report docs notebook bench test chaos mutants lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -38,6 +38,9 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 
 docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md and docs/methods
 	$(BIN)/python -m clbench.cli.pages docs/settings.md docs/methods/*.md
+
+notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
+	$(BIN)/python -m nbclient.cli docs/quickstart.ipynb --inplace
 
 bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
 	$(BIN)/python -m speed $(ARGS)

@@ -16,15 +16,37 @@ if TYPE_CHECKING:
     from clbench.api import run as run
     from clbench.core.errors import ClbenchError as ClbenchError
     from clbench.core.method import Method as Method
+    from clbench.evaluating import evaluate as evaluate
+    from clbench.exporting import export as export
+    from clbench.tidy import results as results
+    from clbench.trained import load_method as load_method
+    from clbench.trained import load_model as load_model
 
-__all__ = ["ClbenchError", "Method", "compare", "load_result", "rerun", "run"]
+__all__ = [
+    "ClbenchError",
+    "Method",
+    "compare",
+    "evaluate",
+    "export",
+    "load_method",
+    "load_model",
+    "load_result",
+    "rerun",
+    "results",
+    "run",
+]
 
 _HOMES = {
     "ClbenchError": "clbench.core.errors",
     "Method": "clbench.core.method",
     "compare": "clbench.api",
+    "evaluate": "clbench.evaluating",
+    "export": "clbench.exporting",
+    "load_method": "clbench.trained",
+    "load_model": "clbench.trained",
     "load_result": "clbench.api",
     "rerun": "clbench.api",
+    "results": "clbench.tidy",
     "run": "clbench.api",
 }
 

@@ -16,6 +16,7 @@ from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.method import Method
+from clbench.core.results.display import show_with
 from clbench.core.results.losses import same_losses
 from clbench.core.results.manifest import FIRST_SCHEMA
 from clbench.core.results.result import RunResult
@@ -38,10 +39,13 @@ from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
 from clbench.launch.quantities import parse_resources
+from clbench.report.notebook import NotebookDisplay
 from clbench.report.run_files import publish
 from clbench.trackers.choose import make_trackers
 
 Overrides = Mapping[str, Any]
+
+show_with(NotebookDisplay())
 
 
 def run(
@@ -121,7 +125,7 @@ def run_resolved(
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model, sequence = load_inputs(settings)
-    _note_unknown_words(model, sequence.benchmark, reporter)
+    note_unknown_words(model, sequence.benchmark, reporter)
     for note in sequence.notes:
         reporter.note(note)
     sequence.hash_images(quiet=quiet)
@@ -378,7 +382,7 @@ def _made(grid: Grid, console: Console | None, fresh: bool, quiet: bool) -> list
     return made.results
 
 
-def _note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -> None:
+def note_unknown_words(model: CLIP, benchmark: Benchmark, reporter: Reporter) -> None:
     """Warn that a reduced vocabulary, such as that of ``mini``, does not cover the class names."""
     texts = [text for task in benchmark.tasks for texts in task.classes.prompts for text in texts]
     if words := model.unknown_words(texts):

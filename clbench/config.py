@@ -33,6 +33,7 @@ SECTIONS = ("benchmark", "method", "backbone", "train", "evaluation", "checkpoin
 QUICK_STEPS = 4
 OPEN_CLIP_NAMES = {"backbone.name": "backbone.model", "backbone.pretrained": "backbone.weights"}
 MINI_WEIGHTS = "clbench.datamodules.mini:clip.safetensors"
+EXPORTED_WEIGHTS = "open_clip_model.safetensors"
 WEIGHT_SUFFIXES = frozenset({".safetensors", ".pt", ".pth", ".bin"})
 
 
@@ -142,7 +143,7 @@ def backbone_settings(text: str) -> Tree:
 
     Args:
         text: ``mini``, an open_clip architecture with or without ``/tag`` (OpenAI's weights
-            without), or a weights file.
+            without), a weights file, or a folder that holds one as open_clip names it.
 
     Raises:
         ClbenchError: an empty architecture or tag.
@@ -151,6 +152,8 @@ def backbone_settings(text: str) -> Tree:
         return {"backbone.model": "mini", "backbone.weights": MINI_WEIGHTS}
     if Path(text).expanduser().is_file() or Path(text).suffix in WEIGHT_SUFFIXES:
         return {"backbone.weights": text}
+    if (exported := Path(text).expanduser() / EXPORTED_WEIGHTS).is_file():
+        return {"backbone.weights": str(exported)}
     model, slash, tag = text.partition("/")
     if not model or (slash and not tag) or "/" in tag:
         raise ClbenchError(

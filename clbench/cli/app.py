@@ -21,7 +21,6 @@ from clbench.cli.options import (
     Quick,
     Quiet,
     Root,
-    Runs,
     RunsDir,
     Settings,
     settings_of,
@@ -118,11 +117,19 @@ def run(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench report runs/mini --out tables | "
     "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
-    "clbench report runs/mini --out tables --figures --html",
+    "clbench report runs/mini --out tables --figures --html | "
+    "clbench report runs/mtil zscl.csv mine.csv --out tables",
 )
 @command
 def report(
-    runs: Runs,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run directories, result files, or folders of them; accuracy matrices from "
+            "elsewhere as CSV.",
+            autocompletion=completion.runs,
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
     compare: Annotated[
         str | None,
@@ -146,25 +153,40 @@ def report(
     if out is None and (figures or page):
         raise ClbenchError("--figures and --html write files: name a folder with --out")
     from clbench import api
-    from clbench.report.console import comparisons_console, published_console
+    from clbench.report.console import comparisons_console, foreign_console, published_console
     from clbench.report.tables.comparison import compare_methods
+    from clbench.report.tables.foreign import read_foreign
     from clbench.report.write import write_report
 
-    found = api.find_runs(runs)
+    foreign = [read_foreign(path) for path in runs if path.suffix == ".csv"]
+    paths = [path for path in runs if path.suffix != ".csv"]
+    if not paths and (figures or page or compare or published):
+        raise ClbenchError(
+            "--figures, --html, --compare and --published are about runs: name some, too"
+        )
+    found = api.find_runs(paths)
     results = [result for _, result in found]
     comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
     deviation = api.recipe_deviation if published else None
-    show_results(results)
+    if results:
+        show_results(results)
+    if foreign:
+        console().print(foreign_console(results, foreign))
     console().print(comparisons_console(comparisons))
     if deviation is not None:
         console().print(published_console(results, deviation))
     if out is not None:
-        tables: dict[str, Any] = {"comparisons": comparisons, "deviation": deviation}
-        paths = write_report(results, out, **tables)
+        tables: dict[str, Any] = {
+            "comparisons": comparisons,
+            "deviation": deviation,
+            "foreign": foreign,
+        }
+        written = write_report(results, out, **tables)
         if figures or page:
-            paths += _write_drawings(results, out, figures, page, tables)
-        first = out / ("index.html" if page else "summary.md")
-        say(f"{len(paths)} files in {out}; begin with {first}")
+            written += _write_drawings(results, out, figures, page, tables)
+        tables_page = "summary.md" if results else written[0].name
+        first = out / ("index.html" if page else tables_page)
+        say(f"{len(written)} files in {out}; begin with {first}")
 
 
 def _write_drawings(
@@ -226,18 +248,23 @@ def metrics(
         Path,
         typer.Argument(
             help="CSV: first column the task just learned, one column per task, percent or "
-            "fractions, optionally a row 'zero-shot'."
+            "fractions, optionally a row 'zero-shot'; above them, optionally, lines '# name: ...', "
+            "'# source: ...' and '# setting: class-incremental'."
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compute Transfer, Avg, Last, Forgetting, BWT and more from an accuracy matrix."""
-    from clbench.report.tables.matrix_csv import read_matrix_csv
+    from clbench.report.tables.foreign import read_foreign
 
-    summary = read_matrix_csv(matrix).summary()
+    foreign = read_foreign(matrix)
+    summary = foreign.matrix.summary()
     if as_json:
-        typer.echo(json.dumps(summary))
+        stated = {"name": foreign.name, "source": foreign.source} if foreign.source else {}
+        typer.echo(json.dumps({**stated, **summary}))
         return
+    if foreign.source:
+        say(f"{foreign.name} ({foreign.source})")
     for key, value in summary.items():
         typer.echo(f"{key:<18} {'-' if value is None else f'{100 * value:.2f} %'}")
 
@@ -316,6 +343,16 @@ app.command(
     rich_help_panel=RESULTS,
     epilog="Example: clbench env runs/mini/nusa/seed0-1a2b3c4d > constraints.txt",
 )(runs.env)
+app.command(
+    rich_help_panel=RESULTS,
+    epilog="Examples: clbench export runs/mini/nusa/seed0-1a2b3c4d --out nusa | "
+    "clbench export RUN --format hf --out nusa-hf",
+)(runs.export)
+app.command(
+    rich_help_panel=RUNS,
+    epilog="Examples: clbench evaluate --backbone ViT-B-16/openai --benchmark mtil --root ~/data | "
+    "clbench evaluate --backbone after-1.pt --benchmark mtil --after Aircraft --out mine.csv",
+)(runs.evaluate)
 
 
 def _two_methods(text: str) -> tuple[str, str]:

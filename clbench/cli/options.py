@@ -25,7 +25,8 @@ Benchmark = Annotated[
 Backbone = Annotated[
     str | None,
     typer.Option(
-        help="mini, ARCHITECTURE, ARCHITECTURE/TAG (ViT-B-16/openai) or a weights file.",
+        help="mini, ARCHITECTURE, ARCHITECTURE/TAG (ViT-B-16/openai), a weights file or an "
+        "exported folder.",
         show_default="the benchmark's",
         autocompletion=completion.backbones,
     ),

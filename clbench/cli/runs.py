@@ -1,14 +1,28 @@
-"""Commands on finished runs: `clbench verify`, `clbench rerun`, `clbench env`."""
+"""Commands on finished runs and on models: `verify`, `rerun`, `env`, `export`, `evaluate`."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
+from rich.text import Text
 
-from clbench.cli.command import command, say
-from clbench.cli.options import Quiet, Run, Runs
+from clbench.cli.command import command, console, say
+from clbench.cli.options import (
+    Backbone,
+    Benchmark,
+    Precision,
+    Quick,
+    Quiet,
+    Root,
+    Run,
+    Runs,
+    Settings,
+    settings_of,
+)
 from clbench.core.errors import ClbenchError
 
 TrustCode = Annotated[
@@ -85,3 +99,85 @@ def env(run: Run) -> None:
     from clbench.core.results.result import RunResult
 
     typer.echo(constraints(RunResult.load(run)), nl=False)
+
+
+@command
+def export(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="Folder, new or empty.")],
+    format: Annotated[
+        str, typer.Option(help="open_clip, or hf (transformers' CLIPModel).")
+    ] = "open_clip",
+    trust_code: TrustCode = False,
+) -> None:
+    """Write the trained model of a run for open_clip or transformers, with a model card."""
+    from clbench.exporting import export as write
+
+    exported = write(run, out, format, trust_code=trust_code)
+    say(f"exported: {exported.folder}")
+    for path in sorted(exported.folder.rglob("*")):
+        if path.is_file():
+            say(f"  {path.relative_to(exported.folder)}  {path.stat().st_size / 1e6:.1f} MB")
+    if exported.difference is not None:
+        say(f"open_clip gives the run's own logits; largest difference {exported.difference:.1e}")
+    if exported.note:
+        say(exported.note)
+    if not exported.merged:
+        say(f"load it with clbench.load_method({str(exported.folder)!r})")
+
+
+@command
+def evaluate(  # noqa: PLR0913 - arguments are the options of a command
+    backbone: Backbone = None,
+    benchmark: Benchmark = None,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            help="The task that the model has learned last: the row of the accuracy matrix, and in "
+            "class-incremental benchmarks the classes that are candidates.",
+            show_default="zero-shot",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Matrix file (CSV) to put the row into; made if missing.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="With --out: what tables call the model.")] = "",
+    source: Annotated[str, typer.Option(help="With --out: where it comes from.")] = "",
+    root: Root = None,
+    settings: Settings = None,
+    precision: Precision = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    quick: Quick = False,
+    quiet: Quiet = False,
+) -> None:
+    """Test any CLIP on all tasks of a benchmark, without training."""
+    from clbench.evaluating import add_row
+    from clbench.evaluating import evaluate as test
+
+    if out is None and (name or source):
+        raise ClbenchError("--name and --source are written into a matrix file: name it with --out")
+    evaluation = test(
+        backbone,
+        benchmark or "mini",
+        after=after,
+        settings=settings_of(settings, root, precision),
+        quick=quick,
+        quiet=quiet,
+    )
+    if out is not None:
+        add_row(out, evaluation, name, source)
+    if as_json:
+        typer.echo(json.dumps(evaluation.to_json(), indent=2))
+        return
+    smoke = ", quick: numbers mean nothing" if evaluation.quick else ""
+    model = f"{evaluation.backbone.model} ({evaluation.backbone.weights})"
+    say(f"{model} on {evaluation.benchmark.name} v{evaluation.benchmark.version}{smoke}")
+    table = Table("task", "images", "accuracy", box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    counts = dict(zip(evaluation.matrix.tasks, evaluation.matrix.counts or (), strict=True))
+    for task, accuracy in evaluation.accuracy.items():
+        table.add_row(Text(task), str(counts[task]), f"{100 * accuracy:.2f} %")
+    table.add_row(Text("mean", style="bold"), "", f"{100 * evaluation.mean:.2f} %")
+    console().print(table)
+    if out is not None:
+        say(f"row {evaluation.after!r} of {out}")

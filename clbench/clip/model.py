@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Literal, cast
 
@@ -30,7 +30,7 @@ REMEMBERED = 128
 """Text features kept, each of one set of classes or prompts, and token ids of classes."""
 
 
-@declare(pure=True, by_identity=("tokenizer",), ignored=("_memo", "_exported_names"))
+@declare(pure=True, by_identity=("tokenizer",), ignored=("_memo", "_exported_names", "config"))
 class CLIP(nn.Module):
     """A CLIP with ViT image encoder and causal text encoder.
 
@@ -43,6 +43,8 @@ class CLIP(nn.Module):
         mean: mean of the RGB channels of its training images, in [0, 1].
         std: their standard deviation.
         name: architecture, for messages.
+        config: the network's open_clip configuration; None where it is not known, and the model
+            cannot be exported.
 
     Raises:
         ClbenchError: the network is not a ViT CLIP.
@@ -58,9 +60,11 @@ class CLIP(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         name: str,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
+        self.config = config
         self.network = network
         self.tokenizer = tokenizer
         # CustomTextCLIP keeps the text tower in `.text`, CLIP spreads it over the network itself.

@@ -29,6 +29,13 @@ def _bpe() -> Any:
     return open_clip.SimpleTokenizer()
 
 
+def byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's vocabulary without start and end of text, and the merges in order of their rank."""
+    special = set(_bpe().all_special_ids)
+    vocabulary = {text: number for text, number in _bpe().encoder.items() if number not in special}
+    return vocabulary, sorted(_bpe().bpe_ranks, key=_bpe().bpe_ranks.__getitem__)
+
+
 class Tokenizer:
     """CLIP's tokenizer with a context length and, optionally, a reduced vocabulary.
 
@@ -51,6 +58,24 @@ class Tokenizer:
             raise ValueError("kept token ids must be sorted and include start and end of text")
         self.vocab_size = len(self._kept)
         self.sot_token_id, self.eot_token_id = self.vocab_size - 2, self.vocab_size - 1
+
+    @property
+    def token_ids(self) -> list[int] | None:
+        """The ids that are kept of CLIP's vocabulary; None if it is whole."""
+        ids: list[int] | None = None if self._kept is None else self._kept.tolist()
+        return ids
+
+    def all_ids(self) -> Tensor | None:
+        """For every id of CLIP's vocabulary the one it becomes; None if it is whole.
+
+        Returns:
+            ``(49408,)`` int64.
+        """
+        if self._kept is None:
+            return None
+        every = torch.arange(_bpe().vocab_size)[:, None]
+        reduced, unknown = self._reduce(every)
+        return torch.where(unknown, every % self.sot_token_id, reduced)[:, 0]
 
     def __call__(self, texts: list[str]) -> Tensor:
         """Token ids ``(N, context_length)`` int64, zero after end-of-text.

@@ -182,3 +182,8 @@ def method_name(method: Method | type[Method]) -> str:
     """The registry key of a method class or instance."""
     cls = method if isinstance(method, type) else type(method)
     return cast(str, getattr(cls, "name", cls.__name__.lower()))
+
+
+def answers_with_model(method: Method) -> bool:
+    """Whether the answers of a method are those of its CLIP alone: it inherits `classify`."""
+    return type(method).classify is Method.classify and "classify" not in vars(method)

@@ -16,6 +16,7 @@ from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
 from clbench.report.tables.comparison import Comparison, comparison_grid
+from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
@@ -81,6 +82,16 @@ def comparisons_console(comparisons: Iterable[Comparison]) -> Group:
     for comparison in comparisons:
         parts += [Text(comparison.title, style="bold"), to_rich(comparison_grid(comparison))]
         parts += [Text(line, style="dim") for line in (*comparison.notes, "")]
+    return Group(*parts)
+
+
+def foreign_console(results: Iterable[RunResult], foreign: Sequence[ForeignMatrix]) -> Group:
+    """Matrices from elsewhere beside the runs with the same tasks, to be printed."""
+    results = list(results)
+    parts: list[RenderableType] = []
+    for table in foreign_tables(comparable_groups(results) if results else [], foreign):
+        parts += [Text(table.title, style="bold"), to_rich(table.grid)]
+        parts += [Text(line, style="dim") for line in table.notes]
     return Group(*parts)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from clbench.core.files import write_atomic
 from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
 from clbench.core.results.result import RunResult
-from clbench.report.tables.frames import matrix_table, summary_table
+from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import file_name
 from clbench.report.tables.matrix_csv import write_matrix_csv
@@ -19,7 +19,7 @@ def publish(result: RunResult, folder: Path) -> None:
     """Write ``matrix.csv`` and ``table.md`` beside ``result.json``."""
     write_matrix_csv(result.matrix, folder / "matrix.csv")
     summary = to_markdown(summary_grid(summary_table([result]), result.benchmark.setting))
-    matrix = to_markdown(matrix_grid(matrix_table(result)))
+    matrix = to_markdown(matrix_grid(result.matrix.to_frame()))
     write_atomic(folder / "table.md", f"{summary}\n{matrix}")
 
 

@@ -10,7 +10,7 @@ from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
 from clbench.report.tables.collection import group_tables, spanning_tables, summary_document
 from clbench.report.tables.comparison import Comparison
-from clbench.report.tables.frames import matrix_table
+from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.grid import matrix_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name, method_runs
 from clbench.report.tables.matrix_csv import format_matrix_csv
@@ -24,6 +24,7 @@ def write_report(
     *,
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
+    foreign: Sequence[ForeignMatrix] = (),
 ) -> list[Path]:
     """Write summary, per-task tables and matrices as Markdown, CSV, LaTeX and HTML.
 
@@ -38,15 +39,16 @@ def write_report(
         comparisons: of two methods each, to be written beside the tables of their group.
         deviation: if given, published numbers are put beside the measured ones; says in which
             way a run was not made with its recipe.
+        foreign: matrices from elsewhere, to be put beside the runs with the same tasks.
 
     Returns:
         The files written.
 
     Raises:
-        ClbenchError: there are no results, two contradict each other, or a file cannot be
-            written.
+        ClbenchError: there are neither results nor foreign matrices, two results contradict each
+            other, or a file cannot be written.
     """
-    files = report_files(results, comparisons=comparisons, deviation=deviation)
+    files = report_files(results, comparisons=comparisons, deviation=deviation, foreign=foreign)
     for name, text in files.items():
         write_atomic(out / name, text)
     return [out / name for name in files]
@@ -57,16 +59,18 @@ def report_files(
     *,
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
+    foreign: Sequence[ForeignMatrix] = (),
 ) -> dict[str, str]:
     """What `write_report` writes: path inside the folder to text."""
-    groups = comparable_groups(results)
+    results = list(results)
+    groups = comparable_groups(results) if results or not foreign else []
     files: dict[str, str] = {}
     for group in groups:
         folder = f"{group.name}/" if len(groups) > 1 else ""
         tables = group_tables(group, comparisons, deviation)
         written = {name: text for table in tables for name, text in table.files().items()}
         files |= {folder + name: text for name, text in (written | _matrices(group)).items()}
-    spanning = spanning_tables(groups)
+    spanning = [*spanning_tables(groups), *foreign_tables(groups, foreign)]
     files |= {name: text for table in spanning for name, text in table.files().items()}
     if len(groups) > 1:
         tables = [*spanning, *(summary_document(group) for group in groups)]
@@ -90,6 +94,6 @@ def _matrix_markdown(heading: str, result: RunResult) -> str:
         f"{task} {count}"
         for task, count in zip(result.benchmark.tasks, result.accuracy.counts, strict=True)
     )
-    table = to_markdown(matrix_grid(matrix_table(result)))
+    table = to_markdown(matrix_grid(result.matrix.to_frame()))
     below = f"Accuracy in percent. Test images: {escape_markdown(images)}."
     return f"## {escape_markdown(heading)}\n\n{table}\n{below}\n"

@@ -162,4 +162,5 @@ def _assemble(
         mean or open_clip.OPENAI_DATASET_MEAN,
         std or open_clip.OPENAI_DATASET_STD,
         name,
+        {**config, "quick_gelu": quick_gelu or bool(config.get("quick_gelu"))},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +14,11 @@ from clbench.core.results import metrics
 from clbench.core.results.metrics import Array
 from clbench.core.task import Setting
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+ZERO_SHOT: Final = "zero-shot"
+"""What the row before training is called."""
 SUMMARY_KEYS = (
     "transfer",
     "average",
@@ -169,6 +175,25 @@ class AccuracyMatrix:
             )
         values = np.array([[math.nan if v is None else v for v in row] for row in rows])
         return cls(tuple(tasks), values, None if counts is None else tuple(counts), setting)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The values as a data frame of ``(T + 1, T)`` fractions, NaN where missing.
+
+        Returns:
+            Index ``after``: ``zero-shot`` and the tasks, in the order learned. Columns ``task``:
+            the tasks, in the same order.
+
+        >>> AccuracyMatrix.empty(["a", "b"]).with_row(0, [0.5, 0.25]).to_frame().loc["zero-shot"]
+        task
+        a    0.50
+        b    0.25
+        Name: zero-shot, dtype: float64
+        """
+        import pandas as pd
+
+        index = pd.Index([ZERO_SHOT, *self.tasks], name="after")
+        columns = pd.Index(self.tasks, name="task")
+        return pd.DataFrame(self.values.copy(), index=index, columns=columns)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AccuracyMatrix):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
     ValidationInfo,
@@ -21,8 +22,12 @@ from pydantic import (
 from clbench.core.errors import ClbenchError
 from clbench.core.files import content_hash, write_atomic
 from clbench.core.foreign.json_text import load_json
+from clbench.core.results.display import display
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Benchmark, Setting
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA: Final = 3
 """Raised whenever a key of result.json changes its meaning, or another is required.
@@ -231,6 +236,15 @@ class RunResult(Record):
     data: DataRecord = DataRecord()
     provenance: dict[str, Any] = {}
     effective_rank: EffectiveRankRecord | None = None
+    _path: Path | None = PrivateAttr(None)
+
+    @property
+    def path(self) -> Path | None:
+        """The run directory, or the file of a collected result; None before it is written.
+
+        It is no part of the result: two results are equal wherever they lie.
+        """
+        return self._path
 
     @field_validator("config", "provenance")
     @classmethod
@@ -300,9 +314,11 @@ class RunResult(Record):
                 "its source"
             )
         try:
-            return cls.model_validate(content)
+            result = cls.model_validate(content)
         except ValidationError as error:
             raise ClbenchError(f"{path}: {_first_problem(error)}") from error
+        result._lies_in(path)
+        return result
 
     def save(self, path: Path | str) -> None:
         """Write the result file atomically.
@@ -311,6 +327,43 @@ class RunResult(Record):
             ClbenchError: the file cannot be written.
         """
         write_atomic(path, self.to_json())
+        if self._path is None:
+            self._lies_in(Path(path))
+
+    def plot(self, kind: str = "matrices") -> Figure:
+        """A figure of this run, as reports draw it.
+
+        Args:
+            kind: ``matrices`` (the accuracy matrix), ``sequence``, ``tradeoff``, ``forgetting`` or
+                ``effective-rank``.
+
+        Returns:
+            A matplotlib figure; the last line of a notebook's cell shows it.
+
+        Raises:
+            ClbenchError: there is no such figure, or the run has no numbers for it.
+        """
+        return display().plot(self, kind)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RunResult):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __str__(self) -> str:
+        return repr(self)
+
+    def __repr__(self) -> str:
+        known = {k: v for k, v in self.summary.items() if k in ("transfer", "average", "last")}
+        numbers = ", ".join(f"{k} {100 * v:.1f} %" for k, v in known.items() if v is not None)
+        run = f"{self.method.name} on {self.benchmark.name}, seed {self.seed}, {self.status}"
+        return f"<RunResult {run}{f': {numbers}' if numbers else ''}>"
+
+    def _repr_html_(self) -> str:
+        return display().html(self)
+
+    def _lies_in(self, file: Path) -> None:
+        self._path = file.parent if file.name == FILE_NAME else file
 
     def to_json(self) -> str:
         """The text of the result file: keys in declared order, one line per matrix row."""

@@ -38,17 +38,34 @@ class DrawnFigure:
 
 def draw_figures(group: ComparableGroup) -> Iterator[DrawnFigure]:
     """Draw every figure that the runs of a group have numbers for."""
+    for name in figure_names(group.results):
+        drawn = draw_figure(name, group.results)
+        if drawn is not None:
+            yield drawn
+
+
+def figure_names(results: Sequence[RunResult]) -> list[str]:
+    """The figures of runs that may be compared, in the order they are shown."""
+    return list(_kinds(results))
+
+
+def draw_figure(name: str, results: Sequence[RunResult]) -> DrawnFigure | None:
+    """Draw one figure of runs that may be compared; None if they have no numbers for it.
+
+    Args:
+        name: one of `figure_names`.
+        results: the runs.
+    """
     # matplotlib takes half a second to import.
     from clbench.report.figures.style import figure_settings, settle
 
-    results = group.results
-    for name, (title, caption, draw) in _kinds(results).items():
-        with figure_settings():
-            figure = draw(results)
-            if figure is not None:
-                settle(figure)
-        if figure is not None:
-            yield DrawnFigure(name, title, caption, figure)
+    title, caption, draw = _kinds(results)[name]
+    with figure_settings():
+        figure = draw(results)
+        if figure is None:
+            return None
+        settle(figure)
+    return DrawnFigure(name, title, caption, figure)
 
 
 def draw_all(results: Iterable[RunResult]) -> dict[str, list[DrawnFigure]]:

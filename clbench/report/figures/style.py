@@ -175,9 +175,16 @@ def add_legend(
     )
 
 
+class ReportFigure(Figure):
+    """A figure that notebooks show as files hold it, whatever matplotlib is set to there."""
+
+    def _repr_png_(self) -> bytes:
+        return file_bytes(self, "png")
+
+
 def new_figure(width: float, height: float, **layout: Any) -> Figure:
     """An empty figure with room for labels; `layout` replaces paddings of constrained layout."""
-    figure = Figure(figsize=(width, height))
+    figure = ReportFigure(figsize=(width, height))
     engine = ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.04, **layout)
     figure.set_layout_engine(engine)
     return figure

@@ -16,10 +16,12 @@ from clbench.report.figures.draw import DrawnFigure, draw_all
 from clbench.report.page.runs import matrices, palette, provenance, script_json
 from clbench.report.page.tables import page_table
 from clbench.report.tables.collection import group_tables, spanning_tables
+from clbench.report.tables.foreign import foreign_tables
 from clbench.report.tables.groups import comparable_groups
 
 if TYPE_CHECKING:
     from clbench.report.tables.comparison import Comparison
+    from clbench.report.tables.foreign import ForeignMatrix
     from clbench.report.tables.published import Deviation
 
 FILE_NAME = "index.html"
@@ -36,6 +38,7 @@ def write_page(
     figures: Figures | None = None,
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
+    foreign: Sequence[ForeignMatrix] = (),
 ) -> Path:
     """Write the page of a set of runs.
 
@@ -45,6 +48,7 @@ def write_page(
         figures: from `draw_all`, of the same runs; None draws them.
         comparisons: see `write_report`.
         deviation: see `write_report`.
+        foreign: see `write_report`.
 
     Returns:
         The file.
@@ -54,7 +58,9 @@ def write_page(
             written.
     """
     path = out / FILE_NAME
-    text = page_html(results, figures=figures, comparisons=comparisons, deviation=deviation)
+    text = page_html(
+        results, figures=figures, comparisons=comparisons, deviation=deviation, foreign=foreign
+    )
     write_atomic(path, text)
     return path
 
@@ -65,6 +71,7 @@ def page_html(
     figures: Figures | None = None,
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
+    foreign: Sequence[ForeignMatrix] = (),
 ) -> str:
     """The text of the page; the same runs give the same text, whatever their order.
 
@@ -100,7 +107,10 @@ def page_html(
             }
             for number, (group, grids) in enumerate(zip(groups, accuracies, strict=True), start=1)
         ],
-        spanning=[page_table(document) for document in spanning_tables(groups)],
+        spanning=[
+            page_table(document)
+            for document in (*spanning_tables(groups), *foreign_tables(groups, foreign))
+        ],
         benchmarks=list(dict.fromkeys(group.results[0].benchmark.name for group in groups)),
         data=script_json({"palette": palette(), "groups": accuracies}),
     )

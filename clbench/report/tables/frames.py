@@ -112,17 +112,6 @@ def per_task_values(results: Sequence[RunResult]) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def matrix_table(result: RunResult) -> pd.DataFrame:
-    """The accuracy matrix of a run.
-
-    Returns:
-        Index: ``zero-shot`` and the tasks, in the order learned. Columns: the tasks.
-    """
-    tasks = list(result.benchmark.tasks)
-    index = pd.Index(["zero-shot", *tasks], name="after")
-    return pd.DataFrame(result.matrix.values, index=index, columns=tasks)
-
-
 @dataclass(frozen=True)
 class _Row:
     """A row of a table; `runs` is None for what the model scored before training."""

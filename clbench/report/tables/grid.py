@@ -202,7 +202,7 @@ def per_task_grid(table: pd.DataFrame) -> Grid:
 
 
 def matrix_grid(table: pd.DataFrame) -> Grid:
-    """Print `matrix_table` in percent; a row of which nothing is known is left out."""
+    """Print `AccuracyMatrix.to_frame` in percent; a row of which nothing is known is left out."""
     known = table[~np.isnan(table.to_numpy()).all(axis=1)]
     rows = tuple(
         (Cell(str(name)), *(Cell("" if _missing(v) else percent(v)) for v in values))

@@ -1,16 +1,18 @@
 """Accuracy matrices as CSV files, to read published ones and to write measured ones.
 
 ```
-task,Aircraft,Caltech101
-images,3333,1736
+after,Aircraft,Caltech101
 zero-shot,24.3,88.4
 Aircraft,51.2,87.9
 Caltech101,48.0,96.1
 ```
 The first column names the task just learned; the others, one per task, hold the accuracy on it.
 Rows come in the order of the columns, which is the order of training; the last ones may be
-missing. The rows ``images`` (test images per task) and ``zero-shot`` are optional. An empty cell
-is a missing value. A file is in percent if any accuracy is above 1.5, else in fractions.
+missing. The row ``zero-shot`` is optional. An empty cell is a missing value. A file is in percent
+if any accuracy is above 1.5, else in fractions.
+
+A row ``images`` before all others is read, too: the test images per task. It is not written, since
+it is no accuracy: ``pandas.read_csv(path, index_col="after")`` is `AccuracyMatrix.to_frame`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from itertools import dropwhile
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +28,12 @@ import numpy as np
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.files import round_significant, write_atomic
 from clbench.core.foreign.names import from_cell, to_cell
-from clbench.core.results.matrix import AccuracyMatrix
+from clbench.core.results.matrix import ZERO_SHOT, AccuracyMatrix
 from clbench.core.task import Setting
 
 IMAGES = "images"
-ZERO_SHOT = "zero-shot"
+COMMENT = "#"
+"""Begins lines before the header that say what the file is (see `read_foreign`)."""
 PERCENT_ABOVE = 1.5
 """Accuracies above this make a file one in percent."""
 DIGITS = 12
@@ -54,7 +58,7 @@ def read_matrix_csv(path: Path | str, setting: Setting = Setting.TASK_GIVEN) -> 
 
 
 def write_matrix_csv(matrix: AccuracyMatrix, path: Path | str) -> None:
-    """Write an accuracy matrix in fractions, so that `read_matrix_csv` gives it back.
+    """Write an accuracy matrix in fractions; `read_matrix_csv` gives it back, but for the counts.
 
     Raises:
         ClbenchError: the file cannot be written.
@@ -66,9 +70,7 @@ def format_matrix_csv(matrix: AccuracyMatrix) -> str:
     """The text of a matrix file, in fractions; rows after the last known one are left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["task", *map(to_cell, matrix.tasks)])
-    if matrix.counts is not None:
-        writer.writerow([IMAGES, *matrix.counts])
+    writer.writerow(["after", *map(to_cell, matrix.tasks)])
     known = [t for t, row in enumerate(matrix.values) if not np.isnan(row).all()]
     for t, name in enumerate((ZERO_SHOT, *matrix.tasks)):
         if t in known or 0 < t <= max(known, default=0):
@@ -89,7 +91,8 @@ def _read_lines(path: Path) -> list[list[str]]:
         raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise ClbenchError(f"{path} is not a CSV text file: {error}") from error
-    return [row for row in rows if any(row)]
+    filled = [row for row in rows if any(row)]
+    return [*dropwhile(lambda row: row[0].startswith(COMMENT), filled)]
 
 
 def _parse(lines: list[list[str]], setting: Setting) -> AccuracyMatrix:

@@ -214,3 +214,14 @@ def test_rows_of_the_wrong_length_are_refused() -> None:
         AccuracyMatrix.from_lists(["a", "b"], [[0.1, 0.2], [0.3]])
     with pytest.raises(ValueError, match="3 counts for 1 tasks"):
         metrics.incremental_accuracy([[0.5], [0.5]], [1, 2, 3])
+
+
+def test_the_data_frame_has_a_row_per_step_and_is_a_copy() -> None:
+    matrix = AccuracyMatrix(("a", "b"), [[0.2, 0.3], [0.8, np.nan], [0.7, 0.9]])
+    frame = matrix.to_frame()
+    assert frame.index.to_list() == ["zero-shot", "a", "b"]
+    assert frame.columns.to_list() == ["a", "b"]
+    assert (frame.index.name, frame.columns.name) == ("after", "task")
+    np.testing.assert_array_equal(frame.to_numpy(), matrix.values)
+    frame.loc["a", "a"] = 0.0
+    assert matrix.values[1, 0] == 0.8

@@ -255,3 +255,26 @@ def test_brackets_without_end_are_damage_and_no_crash(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("[" * 100_000)
     with pytest.raises(ClbenchError, match="damaged, not valid JSON"):
         RunResult.load(tmp_path)
+
+
+def test_a_result_knows_where_it_lies_and_is_equal_elsewhere(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    result = RunResult.model_validate(content)
+    assert result.path is None
+    result.save(tmp_path / "run" / "result.json")
+    assert result.path == tmp_path / "run", "a run directory by its folder"
+    result.save(tmp_path / "collected.json")
+    assert result.path == tmp_path / "run", "where it was written first"
+    collected = RunResult.load(tmp_path / "collected.json")
+    assert collected.path == tmp_path / "collected.json"
+    assert RunResult.load(tmp_path / "run").path == tmp_path / "run"
+    assert collected == result
+    assert collected != result.model_copy(update={"seed": result.seed + 1})
+    assert str(tmp_path) not in collected.to_json()
+
+
+def test_a_result_prints_as_one_line(content: dict[str, Any]) -> None:
+    text = repr(RunResult.model_validate(content))
+    assert "\n" not in text
+    assert "nusa on mini, seed 0, complete: transfer 47.5 %" in text

@@ -12,7 +12,6 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.tables.frames import (
     REFERENCE_LABEL,
-    matrix_table,
     per_task_table,
     per_task_values,
     summary_table,
@@ -206,13 +205,6 @@ def test_task_names_may_be_those_of_other_columns(make_result: MakeResult) -> No
     results = [make_result(tasks=("task", "method", "metric"))]
     table = per_task_table(results)
     assert table.loc[("last", "nusa")].to_list()[1:] == pytest.approx([1, 0.6, 0.8, 1.0, 0.8])
-
-
-def test_matrix_table(make_result: MakeResult) -> None:
-    table = matrix_table(make_result())
-    assert table.index.to_list() == ["zero-shot", "arrows", "clocks", "flags"]
-    assert table.loc["clocks", "arrows"] == 0.7
-    assert table.loc["zero-shot", "flags"] == 0.4
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from clbench.core.errors import ClbenchError
@@ -85,13 +86,25 @@ def test_text_of_a_written_matrix(tmp_path: Path) -> None:
         Setting.CLASS_INCREMENTAL,
     )
     text = format_matrix_csv(matrix)
-    assert text == (
-        'task,"a, first","b ""2"""\nimages,10,20\nzero-shot,0.3333333333,0.5\n"a, first",0.9,\n'
-    )
+    assert text == ('after,"a, first","b ""2"""\nzero-shot,0.3333333333,0.5\n"a, first",0.9,\n')
     (tmp_path / "m.csv").write_text(text)
     copy = read_matrix_csv(tmp_path / "m.csv", Setting.CLASS_INCREMENTAL)
-    assert (copy.tasks, copy.counts, copy.setting) == (matrix.tasks, (10, 20), matrix.setting)
+    assert (copy.tasks, copy.counts, copy.setting) == (matrix.tasks, None, matrix.setting)
     assert copy.learned == 1
+
+
+def test_pandas_reads_a_written_matrix_as_the_data_frame_of_the_matrix(tmp_path: Path) -> None:
+    values = [[0.25, 0.5], [0.875, np.nan], [0.75, 1.0]]
+    matrix = AccuracyMatrix(("a, first", "b"), values, (10, 20))
+    write_matrix_csv(matrix, tmp_path / "m.csv")
+    frame = pd.read_csv(tmp_path / "m.csv", index_col="after")
+    pd.testing.assert_frame_equal(frame, matrix.to_frame(), check_names=False)
+
+
+def test_the_number_of_test_images_is_read_where_a_file_has_it(tmp_path: Path) -> None:
+    matrix = read(tmp_path, "task,a,b\nimages,10,20\nzero-shot,20,40\n")
+    assert matrix.counts == (10, 20)
+    assert matrix.values[0].tolist() == [0.2, 0.4]
 
 
 def test_percent_and_fractions_are_told_apart(tmp_path: Path) -> None:
