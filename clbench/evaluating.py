@@ -118,7 +118,7 @@ def evaluate(
     sequence.hash_images(quiet=silent)
     sequence.prepare(resolved.train, quiet=silent)
     device = choose_device(resolved)
-    fingerprint = model.fingerprint()
+    inputs = provenance.Inputs.of(model, sequence)
     names = [task.name for task in sequence.benchmark.tasks]
     reporter.begin(f"testing {model.name} on {benchmark}", names, 0)
     try:
@@ -132,16 +132,17 @@ def evaluate(
     counts = [len(sequence.test_set(t)) for t in range(len(names))]
     empty = AccuracyMatrix.empty(names, counts, sequence.benchmark.setting)
     values = [float(row[name].mean()) if name in row else float("nan") for name in names]
-    splits = provenance.split_digests(sequence)
     return Evaluation(
-        BackboneRecord(**resolved.backbone.model_dump(), fingerprint=fingerprint),
-        BenchmarkRecord.of(sequence.benchmark),
+        BackboneRecord(
+            model=inputs.backbone, weights=resolved.backbone.weights, fingerprint=inputs.weights
+        ),
+        inputs.benchmark,
         ZERO_SHOT if not learned else names[learned - 1],
         empty.with_row(learned, values),
         resolved.quick,
         {
-            "test images": {name: splits[f"{name}/test"] for name in names},
-            "prompts": provenance.prompt_digests(sequence.benchmark),
+            "test images": {name: inputs.splits[f"{name}/test"] for name in names},
+            "prompts": dict(inputs.prompts),
         },
         provenance.collect(device, cls),
     )

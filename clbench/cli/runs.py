@@ -14,6 +14,7 @@ from clbench.cli.command import command, console, say
 from clbench.cli.options import (
     Backbone,
     Benchmark,
+    CacheFolder,
     Precision,
     Quick,
     Quiet,
@@ -144,6 +145,7 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
     name: Annotated[str, typer.Option(help="With --out: what tables call the model.")] = "",
     source: Annotated[str, typer.Option(help="With --out: where it comes from.")] = "",
     root: Root = None,
+    cache: CacheFolder = None,
     settings: Settings = None,
     precision: Precision = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -160,7 +162,7 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
         backbone,
         benchmark or "mini",
         after=after,
-        settings=settings_of(settings, root, precision),
+        settings=settings_of(settings, root, cache, precision),
         quick=quick,
         quiet=quiet,
     )
