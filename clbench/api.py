@@ -77,7 +77,7 @@ def run(
         config_file: YAML file with a configuration tree.
         logger: names among ``csv``, ``tensorboard`` and ``wandb``; ``csv`` by default.
         quick: a smoke run whose numbers mean nothing.
-        fresh: start anew and put an earlier run with the same settings aside.
+        fresh: start from scratch and move an earlier run with the same settings aside.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
 
@@ -241,7 +241,7 @@ def compare(
         config_file: YAML file with a configuration tree, which may name ``methods`` and ``seeds``.
         logger: as in `run`.
         quick: smoke runs whose numbers mean nothing.
-        fresh: start all runs anew and put earlier ones aside.
+        fresh: start all runs from scratch and move earlier ones aside.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
         **options: how the runs are made: ``launcher`` (``local`` by default), ``retries``, ``jobs``

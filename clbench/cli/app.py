@@ -30,7 +30,7 @@ from clbench.core.errors import ClbenchError
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
 
-RUNS, RESULTS, NAMES = "Train and test", "Results", "What there is"
+RUNS, RESULTS, NAMES = "Train and test", "Results", "Methods, benchmarks, data"
 """Headings of the commands in ``clbench --help``."""
 
 app = typer.Typer(
@@ -134,13 +134,13 @@ def report(
     compare: Annotated[
         str | None,
         typer.Option(
-            help="Two methods with a comma between: their differences on the same test images "
-            "and seeds, with intervals and tests.",
+            help="Two comma-separated methods: their differences on the same test images and "
+            "seeds, with confidence intervals and tests.",
             autocompletion=completion.method_list,
         ),
     ] = None,
     published: Annotated[
-        bool, typer.Option("--published", help="Put numbers from papers beside the measured ones.")
+        bool, typer.Option("--published", help="Show published numbers beside the measured ones.")
     ] = False,
     figures: Annotated[
         bool, typer.Option("--figures", help="Also write figures as SVG, PDF and PNG.")
@@ -149,7 +149,7 @@ def report(
         bool, typer.Option("--html", help="Also write index.html: everything on one page.")
     ] = False,
 ) -> None:
-    """Make Markdown, CSV, LaTeX and HTML tables from finished runs, figures and a page."""
+    """Build tables (Markdown, CSV, LaTeX, HTML), figures and a page from finished runs."""
     if out is None and (figures or page):
         raise ClbenchError("--figures and --html write files: name a folder with --out")
     from clbench import api
@@ -192,7 +192,7 @@ def report(
 def _write_drawings(
     results: list[RunResult], out: Path, figures: bool, page: bool, tables: dict[str, Any]
 ) -> list[Path]:
-    """Write figures, the page, or both, drawn once."""
+    """Write figures, the page, or both; each figure is drawn once."""
     from clbench.report.figures.draw import draw_all, write_figures
     from clbench.report.page.build import write_page
 
@@ -205,7 +205,7 @@ def _write_drawings(
 @command
 def published(
     method: Annotated[
-        str | None, typer.Argument(help="clbench's name or that of the papers.", show_default="all")
+        str | None, typer.Argument(help="Name in clbench or in the papers.", show_default="all")
     ] = None,
 ) -> None:
     """List numbers from papers, with their sources."""
@@ -226,12 +226,12 @@ def dashboard(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Run directories or folders of them; all runs of the project if none.",
+            help="Run directories, or folders of them; by default all runs of the project.",
             autocompletion=completion.runs,
         ),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="Where the specification goes if it cannot be sent.")
+        Path, typer.Option(help="File for the report's specification if it cannot be sent.")
     ] = Path("dashboard.json"),
 ) -> None:
     """Save a comparison of runs that were logged with --logger wandb as a W&B report."""
@@ -303,7 +303,7 @@ def show(
         Path | None, typer.Option(help="Write a contact sheet of a benchmark's test images.")
     ] = None,
 ) -> None:
-    """Say what a method or benchmark is, or where the result of a run comes from."""
+    """Describe a method, benchmark or recipe, or the provenance of a run."""
     from clbench.cli import show as describe
     from clbench.cli import show_run as describe_run
 

@@ -1,4 +1,4 @@
-"""How commands print results, and how they end when something goes wrong."""
+"""How commands print results, and how they handle errors and interruptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shell completes arguments to: names, settings with their values, run directories.
+"""Shell completion: names, settings with their values, run directories.
 
 Where nothing is offered, shells fall back to the names of files.
 """
@@ -28,9 +28,9 @@ Item = tuple[str, str]
 
 RUNS = "runs"
 DEPTH = 4
-"""How deep below a folder run directories are looked for."""
+"""Depth to which run directories are searched for below a folder."""
 VISITED = 2000
-"""Folders that are looked into at most: a key press must not walk over a whole disk."""
+"""Largest number of folders to search: a key press must not walk over a whole disk."""
 CHOSEN = {"method": "nusa", "benchmark": "mini"}
 """The method and the benchmark of a command line that names none."""
 
@@ -198,5 +198,5 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(Path(folder).expanduser()) as entries:
             return [e for e in entries if not e.name.startswith(".") and _is_plain(e.name)]
-    except (OSError, RuntimeError):  # the latter where a home folder is unknown
+    except (OSError, RuntimeError):  # RuntimeError: the home folder is unknown
         return []

@@ -23,7 +23,7 @@ def constraints(result: RunResult) -> str:
     Builds of PyTorch that are not on PyPI, such as ``2.9.0+cpu``, bring the address of their index.
 
     Raises:
-        ClbenchError: the result does not record its packages, or what stands there are no packages.
+        ClbenchError: the result does not record its packages, or its entries are not valid.
     """
     packages = result.provenance.get("packages")
     if not isinstance(packages, dict) or not packages:
@@ -39,16 +39,16 @@ def constraints(result: RunResult) -> str:
 
 
 def _pin(name: Any, version: Any) -> tuple[str, Version]:
-    """Checked, because pip obeys what stands in the file: a name could be an option."""
+    """Validated, because pip would obey an option that stands in place of a name."""
     try:
         exact = Version(version)
         requirement = Requirement(f"{name}=={exact}")
     except (InvalidRequirement, InvalidVersion, TypeError) as error:
         raise ClbenchError(
-            f"the result names the package {name!r} in version {version!r}, which is none"
+            f"the result names the package {name!r} in version {version!r}, which is not valid"
         ) from error
     if requirement.name != name:
-        raise ClbenchError(f"the result names the package {name!r}, which is none")
+        raise ClbenchError(f"the result names the package {name!r}, which is not a valid name")
     return requirement.name, exact
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 data_app = typer.Typer(
     name="data",
-    help="See what data sets are there, download them, check them.",
+    help="List, download and verify data sets.",
     no_args_is_help=True,
 )
 
@@ -74,7 +74,7 @@ def data_root(root: Path | None) -> Path:
 @data_app.command("list", epilog="Example: clbench data list mtil")
 @command
 def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
-    """Show which data sets are there and what a download would fetch."""
+    """Show which data sets are present and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
 
     folder = data_root(root)
@@ -110,7 +110,7 @@ def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = N
             except ClbenchError as error:
                 problems.append(str(error))
                 continue
-        _console().print(f"{name}: {'was there' if source is None else source.title}")
+        _console().print(f"{name}: {'already present' if source is None else source.title}")
     _show(survey(names, folder), folder)
     if problems:
         raise ClbenchError("\n".join(problems))
@@ -162,7 +162,7 @@ def _console() -> SafeConsole:
 
 @contextmanager
 def _bars() -> Iterator[Progress]:
-    """Progress bars on standard error, gone when done."""
+    """Transient progress bars on standard error."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"))
@@ -191,7 +191,7 @@ class _Bars:
 
 
 def _show(states: list[State], folder: Path) -> None:
-    """The table of data sets: on a terminal folded to its width, else one line each."""
+    """Print the table of data sets, wrapped to the width of a terminal; one line each elsewhere."""
     from clbench.datamodules.fetching import inventory
 
     console = _console()

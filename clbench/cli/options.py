@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have, with what a shell completes them to."""
+"""Options and arguments that several commands have, with their shell completion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import typer
 
 from clbench.cli import completion
 
-RunsDir = Annotated[Path, typer.Option("--runs-dir", help="Where run directories are made.")]
+RunsDir = Annotated[
+    Path, typer.Option("--runs-dir", help="Folder in which run directories are created.")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
@@ -54,7 +56,7 @@ Precision = Annotated[
 Logger = Annotated[
     list[str] | None,
     typer.Option(
-        help="Where to track the run: csv, tensorboard, wandb. Repeatable, or with commas between.",
+        help="Where to log the run: csv, tensorboard, wandb; comma-separated or repeated.",
         show_default="csv",
         autocompletion=completion.loggers,
     ),
@@ -63,7 +65,8 @@ Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mea
 Fresh = Annotated[
     bool,
     typer.Option(
-        "--fresh", help="Start anew; an earlier run with the same settings is kept aside."
+        "--fresh",
+        help="Start from scratch; an earlier run with the same settings is moved to aside/.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]

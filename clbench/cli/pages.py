@@ -1,6 +1,6 @@
-"""Keep the tables of settings in the documentation as the code has them.
+"""Generate the tables of settings in the documentation from the code.
 
-``python -m clbench.cli.pages docs/settings.md docs/methods/*.md`` renews what stands between
+``python -m clbench.cli.pages docs/settings.md docs/methods/*.md`` regenerates the text between
 ``<!-- hyper-parameters -->`` and ``<!-- end of hyper-parameters -->`` in the page of each method,
 which is named like it, and between ``<!-- settings -->`` and ``<!-- end of settings -->`` in
 ``settings.md``.
@@ -23,7 +23,7 @@ SETTINGS = "settings"
 
 
 def renewed(page: Path) -> str:
-    """The text of a page with the tables as the code has them.
+    """The text of a page with its tables regenerated.
 
     Raises:
         ClbenchError: the page cannot be read, has no place for the tables, or is of no method.
@@ -47,7 +47,7 @@ def renewed(page: Path) -> str:
 
 
 def main() -> None:
-    """Renew the pages named on the command line."""
+    """Regenerate the tables of the pages named on the command line."""
     try:
         for name in sys.argv[1:]:
             write_atomic(Path(name), renewed(Path(name)))

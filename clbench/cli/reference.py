@@ -22,7 +22,7 @@ FILLED_IN = frozenset(
     {"benchmark.name", "benchmark.options", "method.decides_by_batch", "method.name"}
     | {"method.params"}
 )
-"""Fields that are not given by this name: benchmark, method, and what belongs to them."""
+"""Fields that users do not set under these names."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ TrustCode = Annotated[
 def verify(
     runs: Runs,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Also test the final checkpoints anew.")
+        bool, typer.Option("--evaluate", help="Also re-evaluate the final checkpoints.")
     ] = False,
     trust_code: TrustCode = False,
     key: Annotated[
@@ -49,7 +49,7 @@ def verify(
         Path | None, typer.Option(help="SSH private key: sign the runs that are sound.")
     ] = None,
 ) -> None:
-    """Check that the files of runs agree with each other, and are what was written."""
+    """Check that the files of runs are unchanged and agree with each other."""
     from clbench import api
     from clbench.core.results import signature
     from clbench.verify import verify as check
@@ -76,7 +76,9 @@ def rerun(
         str | None,
         typer.Option(help="Folder of the data sets.", show_default="that of the run"),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Where the repetition is made.")] = Path("reruns"),
+    runs_dir: Annotated[
+        Path, typer.Option(help="Folder in which the repeated run is created.")
+    ] = Path("reruns"),
     trust_code: TrustCode = False,
     quiet: Quiet = False,
 ) -> None:

@@ -21,7 +21,7 @@ KINDS = ("all", "methods", "benchmarks", "recipes", "settings")
 
 
 def listing(kind: str) -> RenderableType:
-    """Tables of what there is.
+    """Tables of methods, benchmarks, recipes and settings.
 
     Raises:
         ClbenchError: unknown kind.

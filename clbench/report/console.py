@@ -34,11 +34,11 @@ _CELL = 5
 _LABEL = 16
 """Columns of text for the names of methods and tasks."""
 _HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
-"""From low to high: dark violet, blue, teal, green, yellow, all of rising lightness."""
+"""From low to high: dark violet, blue, teal, green, yellow, in order of increasing lightness."""
 
 
 def render_console(results: Iterable[RunResult]) -> ConsoleReport:
-    """The summary tables of runs, one table per group that may be compared, to be printed.
+    """The summary tables of runs for the terminal, one per group of comparable runs.
 
     Raises:
         ClbenchError: there are no results, or two contradict each other.
@@ -103,7 +103,7 @@ def published_console(results: Iterable[RunResult], deviation: Deviation) -> Gro
         table = published_table(group.results, deviation)
         whole = table[table["task"] == ""].reset_index(drop=True)
         if len(whole):
-            # In full, however narrow the terminal: lines are wrapped, nothing is cut.
+            # Complete at any width: lines are wrapped, nothing is cut.
             parts.append(to_rich(published_grid(whole)))
         notes = published_notes(whole, group.results)
         parts += [Text(line, style="dim" if len(whole) else "") for line in notes]
@@ -114,7 +114,7 @@ def published_list(method: str | None) -> Table:
     """Published numbers of whole runs, all or those of a method, to be printed.
 
     Raises:
-        ClbenchError: nobody published numbers of such a method.
+        ClbenchError: there are no published numbers of the method.
     """
     numbers = published_numbers() if method is None else published_of(method)
     table = Table()
@@ -157,7 +157,7 @@ def to_rich(grid: Grid) -> Table:
 
 
 def _widths(grid: Grid) -> list[int]:
-    """What each column needs; columns of text may wrap at `_LABEL`."""
+    """The width of each column; columns of text may wrap at `_LABEL`."""
     columns = zip(grid.header, *([cell.text for cell in row] for row in grid.rows), strict=True)
     needed = [max(map(len, column)) for column in columns]
     return [
@@ -177,7 +177,7 @@ def matrix_console(matrix: AccuracyMatrix, width: int = 100) -> Table:
     always. Accuracies on the task just learned are bold.
 
     Args:
-        matrix: rows of which nothing is known are left out.
+        matrix: rows without any value are left out.
         width: columns of the terminal.
     """
     labels = abbreviate(["zero-shot", *matrix.tasks], _LABEL)

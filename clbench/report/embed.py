@@ -1,6 +1,6 @@
 """Keep a generated table inside a hand-written Markdown page.
 
-``python -m clbench.report.embed README.md`` renews every table that stands between
+``python -m clbench.report.embed README.md`` updates every table between
 ``<!-- table: FILE -->`` and ``<!-- end of table -->``; FILE is relative to the page.
 """
 
@@ -17,7 +17,7 @@ _BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.D
 
 
 def embedded(page: Path) -> str:
-    """The text of a page with its tables renewed.
+    """The text of a page with its tables updated.
 
     Raises:
         ClbenchError: the page or one of its tables cannot be read.
@@ -39,7 +39,7 @@ def _read(path: Path) -> str:
 
 
 def main() -> None:
-    """Renew the tables of the pages named on the command line."""
+    """Update the tables of the pages named on the command line."""
     try:
         for name in sys.argv[1:]:
             write_atomic(Path(name), embedded(Path(name)))

@@ -19,13 +19,13 @@ from clbench.report.write import report_files
 NAME = "SHA256SUMS"
 RESULTS = "results"
 PICTURE = "figures/tradeoff.svg"
-"""The one figure that is committed. Others depend on the version of matplotlib, as it does."""
+"""The only figure that is committed; all figures depend on the version of matplotlib."""
 
 
 def lock(reports: Path) -> str:
     """A line ``<SHA-256>  <path>`` for every result and every table, sorted by path.
 
-    Tables are built anew, whether they lie in the folder or not.
+    Tables are rebuilt from the results, whether or not they are in the folder.
 
     Args:
         reports: folder with reports, each beside its folder ``results``.

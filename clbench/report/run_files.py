@@ -1,4 +1,4 @@
-"""The readable files of a run directory, and the collection of results for a report."""
+"""The human-readable files of a run directory, and collecting results for a report."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def publish(result: RunResult, folder: Path) -> None:
 def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
     """Write every result as ``<method>-seed<k>-<hash>.json``, small enough to be committed.
 
-    Beside it, in a file that ends in ``.bits``, goes which test images were correct, if known.
+    Which test images were correct, if known, is written beside it into a ``.bits`` file.
 
     Args:
         runs: results with the files they were read from.
-        folder: made if missing.
+        folder: created if missing.
     """
     paths = []
     for source, result in runs:

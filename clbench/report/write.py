@@ -28,14 +28,14 @@ def write_report(
 ) -> list[Path]:
     """Write summary, per-task tables and matrices as Markdown, CSV, LaTeX and HTML.
 
-    Runs that may not be compared get a folder each, and a common ``summary.md`` that says why;
+    Runs that are not comparable get separate folders and a common ``summary.md`` with the reason;
     orders of one benchmark, and numbers of class-incremental steps, get a table that spans
     them. The same results give the same bytes, whatever their order. Files of earlier reports
     that are not written again stay where they are.
 
     Args:
         results: runs of any benchmarks.
-        out: folder, made if missing.
+        out: folder, created if missing.
         comparisons: of two methods each, to be written beside the tables of their group.
         deviation: if given, published numbers are put beside the measured ones; says in which
             way a run was not made with its recipe.

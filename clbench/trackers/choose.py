@@ -29,7 +29,7 @@ def make_trackers(names: Iterable[str], note: Note) -> list[Tracker]:
 
     Args:
         names: as in `clbench.core.settings.Logger`.
-        note: shows the user a line.
+        note: shows a line to the user.
     """
     from clbench.trackers.csv_file import CsvTracker
     from clbench.trackers.tensorboard import TensorBoardTracker

@@ -1,4 +1,4 @@
-"""Losses as a table that spreadsheets open: ``metrics.csv`` beside ``metrics.jsonl``."""
+"""Losses as a CSV file for spreadsheets: ``metrics.csv`` beside ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ class CsvTracker:
         self._folder = Path()
 
     def begin(self, result: RunResult, folder: Path) -> None:
-        """Write what is known of a run that goes on."""
+        """Write the earlier losses of a resumed run."""
         self._folder = folder
         self.row(result)
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:
-        """Nothing: ``metrics.jsonl`` is written anyway, and is the live one."""
+        """Do nothing: ``metrics.jsonl`` holds the live losses."""
 
     def row(self, result: RunResult) -> None:
         """Write all finished tasks."""
         write_atomic(self._folder / "metrics.csv", losses_csv(result, self._folder))
 
     def end(self, finished: bool) -> None:
-        """Nothing is left to do."""
+        """Do nothing: everything is written."""
 
 
 def losses_csv(result: RunResult, folder: Path) -> str:

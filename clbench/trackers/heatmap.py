@@ -1,4 +1,4 @@
-"""The accuracy matrix as an image, for trackers that show it while a run goes on."""
+"""The accuracy matrix as an image, for trackers that show it during a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def heatmap_image(result: RunResult) -> Image | None:
-    """Draw the matrix as reports do; None while it holds no accuracy."""
+    """Draw the matrix as in reports; None while it holds no accuracy."""
     from PIL import Image
 
     from clbench.report.figures.matrices import draw_matrices

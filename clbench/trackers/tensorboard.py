@@ -22,8 +22,8 @@ FOLDER = "tensorboard"
 class TensorBoardTracker:
     """Writes event files to ``tensorboard/`` in the run directory.
 
-    A run that goes on starts a new event file, with what was done before read from the run
-    directory, so that no point appears twice.
+    A resumed run starts a new event file. Earlier points are read from the run directory, so that
+    none appears twice.
     """
 
     name = "TensorBoard"
@@ -32,7 +32,7 @@ class TensorBoardTracker:
         self._writer: SummaryWriter | None = None
 
     def begin(self, result: RunResult, folder: Path) -> None:
-        """Start the event file and catch up on what is done."""
+        """Start the event file and write the points of an earlier start."""
         from torch.utils.tensorboard import SummaryWriter
 
         for old in (folder / FOLDER).glob("events.out.tfevents.*"):

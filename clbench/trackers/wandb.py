@@ -35,17 +35,17 @@ ARTIFACT_FILES = (
 )
 INIT_SECONDS = 30.0
 FINISH_SECONDS = 120.0
-"""How long a server may keep a run waiting at its start and end."""
+"""Seconds that a run waits for the server at its start and end."""
 
 
 @dataclass
 class State:
-    """What ``wandb.json`` in the run directory remembers, so that a run goes on as the same one.
+    """The content of ``wandb.json``, by which a resumed run continues the same W&B run.
 
     Attributes:
-        id: of the W&B run.
+        id: ID of the W&B run.
         rows: rows of the accuracy matrix that were logged.
-        finished: whether everything was.
+        finished: whether everything was logged.
     """
 
     id: str
@@ -71,7 +71,7 @@ class WandbTracker:
     Where the server cannot be used (no key, no network), the run is recorded offline.
 
     Args:
-        note: shows the user a line.
+        note: shows a line to the user.
         init_seconds: how long to wait for the server at the start.
     """
 
@@ -137,7 +137,7 @@ class WandbTracker:
         self._state.save(self._folder)
 
     def _open(self, result: RunResult) -> str | None:
-        """Open the W&B run; says why it is offline, None if it is not."""
+        """Open the W&B run; returns why it is offline, None if it is online."""
         reason = ""
         try:
             self._run = self._init(result, None)
@@ -165,7 +165,7 @@ class WandbTracker:
             settings=wandb.Settings(
                 silent=True,
                 console="off",
-                reinit="create_new",  # leaves a run alone that the user has open
+                reinit="create_new",  # does not touch a run that the user has open
                 init_timeout=self._init_seconds,
                 finish_timeout=FINISH_SECONDS,
                 finish_timeout_raises=True,
@@ -252,16 +252,16 @@ def summary_fields(result: RunResult) -> dict[str, Any]:
 
 
 def _position(step: int, learned: int) -> int:
-    """W&B's own step, which must rise: one per optimizer step and one per row.
+    """W&B's step counter, which must increase: one per optimizer step and one per row.
 
-    A function of how far the run got, so that what is logged again after an interruption falls
-    on the same place, where W&B keeps it once.
+    It depends on the progress of the run only, so that values that are logged again after an
+    interruption have the same step, and W&B keeps one of them.
     """
     return step + learned
 
 
 def _forget_failed_run() -> None:
-    """Stop W&B's background process, which holds on to the id of a run that did not start."""
+    """Stop W&B's background process, which keeps the ID of a run that did not start."""
     import wandb
 
     if wandb.run is None:  # otherwise it serves a run of the user's too
@@ -271,7 +271,7 @@ def _forget_failed_run() -> None:
 
 @contextmanager
 def quiet_wandb() -> Iterator[None]:
-    """Let W&B neither print, nor warn, nor ask for a key: without a terminal, it raises instead."""
+    """Keep W&B from printing, warning and asking for a key: without a terminal it raises."""
     stdin, sys.stdin = sys.stdin, io.StringIO()
     try:
         with (

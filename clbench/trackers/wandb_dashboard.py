@@ -51,7 +51,7 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class Part:
-    """Runs that may be compared, under one heading; no runs stand for all of the project."""
+    """Comparable runs under one heading; an empty list stands for all runs of the project."""
 
     title: str
     note: str
@@ -59,7 +59,7 @@ class Part:
 
     @property
     def run_filter(self) -> str:
-        """Which runs of the project belong here, as W&B writes it."""
+        """The filter, in W&B's syntax, that selects these runs of the project."""
         return f"Metric('ID') in {[run.id for run in self.runs]}" if self.runs else ""
 
     @property
@@ -72,7 +72,7 @@ class Part:
 
 
 def find_tracked_runs(paths: Iterable[Path]) -> list[TrackedRun]:
-    """The runs under the paths that W&B knows.
+    """The runs under the paths that were logged to W&B.
 
     Raises:
         ClbenchError: a path does not exist, or holds no run that was logged to W&B.
@@ -95,7 +95,7 @@ def find_tracked_runs(paths: Iterable[Path]) -> list[TrackedRun]:
 
 
 def publish_dashboard(runs: Sequence[TrackedRun], project: str, entity: str, out: Path) -> str:
-    """Save the comparison at W&B; offline or without a key, write what would be sent.
+    """Save the comparison in W&B; offline or without a key, write what would be sent.
 
     Args:
         runs: what to compare; all runs of the project if empty.
@@ -108,7 +108,7 @@ def publish_dashboard(runs: Sequence[TrackedRun], project: str, entity: str, out
 
     Raises:
         ClbenchError: ``wandb-workspaces`` is missing, or W&B refuses the report; the
-            specification is written all the same.
+            specification is still written.
     """
     if (reason := _offline_reason()) is not None:
         _write_specification(build_dashboard(runs, project, entity), out)
@@ -132,8 +132,8 @@ def build_dashboard(
     """The report: bars of every metric, accuracy curves, matrices and costs.
 
     Args:
-        runs: what to compare; all runs of the project if empty. Those that may not stand in one
-            table get parts of their own.
+        runs: what to compare; all runs of the project if empty. Runs that cannot share a
+            table get separate sections.
         project: W&B project.
         entity: W&B user or team.
         linked: name the project in each set of runs, which asks the server for it; otherwise it
@@ -178,7 +178,7 @@ def _write_specification(report: Report, out: Path) -> None:
 
 
 def _parts(runs: Sequence[TrackedRun]) -> list[Part]:
-    """The runs, parted where tables are."""
+    """The runs, divided into the groups of the tables."""
     if not runs:
         return [Part("All runs", "Runs of every benchmark that this project holds.", ())]
     known = {id(run.result): run for run in runs}
@@ -189,7 +189,7 @@ def _parts(runs: Sequence[TrackedRun]) -> list[Part]:
 
 
 def _sections(part: Part) -> list[tuple[str, list[Any]]]:
-    """Titles and panels of one part."""
+    """Titles and panels of one section."""
     wr = _reports()
     results = [run.result for run in part.runs]
     keys = [
@@ -236,7 +236,7 @@ def _layout(index: int) -> Layout:
 
 
 def _offline_reason() -> str | None:
-    """Why nothing can be sent; None if there is a key to send it with."""
+    """Why nothing can be sent; None if a key is available."""
     mode = os.environ.get("WANDB_MODE", "online")
     if mode not in ("online", "run", "shared"):
         return f"WANDB_MODE={mode}"

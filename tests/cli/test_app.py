@@ -43,7 +43,7 @@ def test_the_commands_have_headings() -> None:
     for heading, command in (
         ("Train and test", "compare"),
         ("Results", "verify"),
-        ("What there is", "list"),
+        ("Methods, benchmarks, data", "list"),
     ):
         section = text.partition(heading)[2].partition("╭─")[0]
         assert f" {command} " in section

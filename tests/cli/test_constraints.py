@@ -82,16 +82,16 @@ def test_a_checkout_with_changes_and_a_resumed_run_say_so(make_result: MakeResul
         ({}, "does not record the packages"),
         (["numpy"], "does not record the packages"),
         ({"--index-url http://evil": "1.0"}, "'--index-url http://evil'"),
-        ({"numpy": "1.0\n--index-url http://evil"}, "which is none"),
-        ({"numpy\n--pre": "1.0"}, "which is none"),
-        ({"numpy[extra]": "1.0"}, "which is none"),
-        ({"numpy": "newest"}, "'newest', which is none"),
-        ({"numpy": 2}, "which is none"),
-        ({"numpy": None}, "which is none"),
-        ({"numpy>=1,": "1.0"}, "which is none"),
+        ({"numpy": "1.0\n--index-url http://evil"}, "which is not"),
+        ({"numpy\n--pre": "1.0"}, "which is not"),
+        ({"numpy[extra]": "1.0"}, "which is not"),
+        ({"numpy": "newest"}, "'newest', which is not valid"),
+        ({"numpy": 2}, "which is not"),
+        ({"numpy": None}, "which is not"),
+        ({"numpy>=1,": "1.0"}, "which is not"),
     ],
 )
-def test_what_is_no_package_does_not_reach_pip(
+def test_an_invalid_package_does_not_reach_pip(
     make_result: MakeResult, packages: Any, message: str
 ) -> None:
     with pytest.raises(ClbenchError, match=message):

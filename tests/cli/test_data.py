@@ -130,8 +130,8 @@ def test_prepare_goes_on_with_the_next_data_set(root: Path, offline: list[str]) 
     result = run("prepare", "mtil", "--root", root)
     assert result.exit_code == 2
     assert result.stderr.count("could not be downloaded from any source") == 9
-    assert "DTD: was there" in result.stdout
-    assert "MNIST: was there" in result.stdout
+    assert "DTD: already present" in result.stdout
+    assert "MNIST: already present" in result.stdout
 
 
 def test_names_of_benchmarks_and_data_sets() -> None:

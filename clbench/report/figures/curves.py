@@ -28,7 +28,7 @@ PANELS: Final = 12
 _COLUMNS: Final = 4
 _LEGEND: Final = 40
 _SLACK: Final = 0.08
-"""Empty share of a panel above and below its curves."""
+"""Margin above and below the curves, as a share of the panel."""
 _ENCODERS: Final = {"text": "Text encoder", "vision": "Image encoder"}
 
 
@@ -73,7 +73,7 @@ def draw_sequence(results: Sequence[RunResult]) -> Figure | None:
 
 
 def draw_incremental(results: Sequence[RunResult]) -> Figure | None:
-    """Class-incremental runs: accuracy on all classes seen, and what is left of every step."""
+    """Class-incremental runs: accuracy on all classes seen, and final accuracy of every step."""
     series, fixed = make_series(results)
     series = [*series, *fixed]
     steps = np.arange(1.0, len(results[0].benchmark.tasks) + 1)
@@ -156,7 +156,7 @@ def _range(values: Sequence[Array], reference: Array, j: int) -> tuple[float, fl
 
 
 def _equal_spans(ranges: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Limits of one span around ranges of many, in which nothing touches the frame."""
+    """Axis limits of equal span for several ranges, with a margin at both ends."""
     span = max(1.0, max(high - low for low, high in ranges)) * (1 + 2 * _SLACK)
     tops = [min((low + high + span) / 2, max(103.0, span)) for low, high in ranges]
     return [(top - span, top) for top in tops]

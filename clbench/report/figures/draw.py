@@ -1,4 +1,4 @@
-"""The figures of a report: which there are, what they say, and how they are written."""
+"""The figures of a report: the list of them, their captions, and writing them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DrawnFigure:
     """A figure of one group of runs.
 
     Attributes:
-        name: of its files.
+        name: base name of its files.
         title: a heading.
-        caption: what is to be seen, with the meaning of every mark.
+        caption: what the figure shows, with the meaning of every mark.
         figure: drawn; `clbench.report.figures.style.file_bytes` writes it.
     """
 

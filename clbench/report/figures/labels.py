@@ -1,4 +1,4 @@
-"""Names beside markers, placed so that they can be read."""
+"""Placing names beside markers without overlap."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _boxes(ax: Axes, mark: Mark, scale: float) -> list[Bbox]:
 
 
 def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> int:
-    """How many things a name would cover; leaving the frame is worse than all of them."""
+    """How many objects a name would cover; leaving the frame costs more than all of them."""
     outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1)
     outside |= not (frame.y0 <= box.y0 and box.y1 <= frame.y1)
     return int(box.count_overlaps(taken)) + (len(taken) + 1) * outside

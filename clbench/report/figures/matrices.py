@@ -26,7 +26,7 @@ _TITLE: Final = 36
 
 
 def draw_matrices(results: Sequence[RunResult]) -> Figure | None:
-    """Mean accuracy over seeds; a line parts tasks already learned from those still to come."""
+    """Mean accuracy over seeds; a line separates learned tasks from later ones."""
     series, _ = make_series(results)
     panels = [(one.label, one.values.mean(axis=0)) for one in series]
     panels = [(label, values) for label, values in panels if not np.isnan(values).all()]
@@ -56,7 +56,7 @@ def draw_matrices(results: Sequence[RunResult]) -> Figure | None:
 
 
 def _layout(panels: int, rows: int, named: bool) -> tuple[Figure, list[Axes], Axes | None]:
-    """A figure with axes for the panels, and a free place for the colour scale if there is one.
+    """A figure with axes for the panels, and an empty slot for the colour scale if there is one.
 
     Where the panels do not fill their rows, the gap is put above: labels stand below the last row.
     """
@@ -91,7 +91,7 @@ def _panel(ax: Axes, values: Array, low: float, high: float, first: int) -> Quad
         vmax=high,
         cmap=COLOUR_MAP,
         edgecolors="face",
-        linewidth=0.15,  # closes the seams that viewers leave between neighbours
+        linewidth=0.15,  # hides the seams that viewers draw between cells
         rasterized=not named,
     )
     ax.set(xlim=(0, columns), ylim=(rows, 0))

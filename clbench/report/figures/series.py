@@ -27,7 +27,7 @@ class Series:
     """The runs of one method.
 
     Attributes:
-        label: the row of the tables they stand in.
+        label: as in their row of the tables.
         results: one per seed.
         style: how the method is drawn in every figure.
     """

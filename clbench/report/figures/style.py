@@ -1,4 +1,4 @@
-"""How figures look: size in print, colours that survive grayscale and colour blindness, labels.
+"""How figures look: printed size, labels, and colours that colour-blind readers can tell apart.
 
 Widths are those of printed pages, so that type has its stated size when a figure is placed
 unscaled over one or two columns.
@@ -27,13 +27,13 @@ INK: Final = "#16181d"
 RULE: Final = "#c4c9d0"
 """Grid lines and shading, exchanged likewise."""
 MUTED: Final = "#7a828e"
-"""What is there for comparison; readable on white and on black."""
+"""Reference lines; readable on white and on black."""
 REFERENCE_LINE: Final[dict[str, Any]] = {
     "color": MUTED,
     "linestyle": (0, (1, 1.5)),
     "linewidth": 0.9,
 }
-"""The level of a model that nobody trained."""
+"""The level of the untrained model."""
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe and Ito's palette without black and yellow, which vanish on dark and on white paper."""
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)))
@@ -54,7 +54,7 @@ _SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "legend.handlelength": 3.2,
     "text.color": INK,
-    "text.parse_math": False,  # names are names, whatever dollar signs they hold
+    "text.parse_math": False,  # dollar signs in names do not start formulas
     "text.hinting": "none",  # one layout for all formats
     "axes.labelcolor": INK,
     "axes.edgecolor": INK,
@@ -88,7 +88,7 @@ _ANONYMOUS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one method is drawn in all figures: told apart by each of the three alone."""
+    """How one method is drawn in all figures: each of the three alone identifies it."""
 
     colour: str
     dash: Any
@@ -123,7 +123,7 @@ def figure_settings() -> Iterator[None]:
 
 
 def settle(figure: Figure) -> None:
-    """Lay a figure out once and for all: layout takes longer than drawing."""
+    """Compute the layout of a figure once: it takes longer than drawing."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 

@@ -1,4 +1,4 @@
-"""One HTML file with everything about a set of runs, which needs no other file and no network."""
+"""One self-contained HTML file with everything about a set of runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILE_NAME = "index.html"
 Figures = Mapping[str, Sequence[DrawnFigure]]
 """By the name of their group."""
 WIDE = 5.0
-"""Inches from which on a figure has a row of the page for itself."""
+"""Width in inches from which a figure gets a row of its own."""
 
 
 def write_page(
@@ -75,7 +75,7 @@ def page_html(
 ) -> str:
     """The text of the page; the same runs give the same text, whatever their order.
 
-    Whatever stands in a result file is text on the page: templates escape it, and the page's
+    All content of result files is shown as text: templates escape it, and the page's
     content security policy runs no script but its own and loads nothing.
     """
     from jinja2 import Environment, StrictUndefined

@@ -1,4 +1,4 @@
-"""What the page holds of single runs: accuracy matrices and provenance."""
+"""The part of the page on single runs: accuracy matrices and provenance."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def palette() -> dict[str, list[str]]:
 
 
 def script_json(value: Any) -> str:
-    r"""JSON that can stand inside a script element: nothing in it ends the element.
+    r"""JSON for use inside a script element, which no value can close.
 
     >>> script_json("</script>")
     '"\\u003c/script\\u003e"'
@@ -55,7 +55,7 @@ def script_json(value: Any) -> str:
 
 
 def provenance(group: ComparableGroup) -> list[dict[str, Any]]:
-    """One entry per run: a heading, the facts one looks for first, and everything as YAML."""
+    """One entry per run: a heading, the most important facts, and everything as YAML."""
     return [
         _provenance(row.label, result)
         for row in method_runs(group.results)

@@ -56,8 +56,8 @@ _TITLES = {"summary": "Summary", "per-task": "Every task", "published": "Publish
 def page_table(document: TableDocument) -> PageTable:
     """A table for the page.
 
-    Rows that only the place below a title explains get that title as a block, so that sorting
-    cannot part them.
+    Rows that are only understood below a title get that title as a block, so that sorting cannot
+    separate them.
     """
     grid = document.grid
     repeated = grid.header[0] == ""
@@ -76,7 +76,7 @@ def page_table(document: TableDocument) -> PageTable:
 
 
 def sort_value(text: str) -> float | None:
-    """The number that a printed value stands for; None if it is not one number with a unit.
+    """The number of a printed value; None if it is not a single number with a unit.
 
     >>> sort_value("84.6 ± 0.3"), sort_value("1.5 min"), sort_value("10.4 MB"), sort_value("+1.2")
     (84.6, 90.0, 10400000.0, 1.2)

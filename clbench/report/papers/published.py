@@ -20,25 +20,25 @@ from clbench.core.errors import unknown_name
 
 RECIPES = "clbench.experiments"
 ROUNDING = 0.15
-"""Reports that differ by more, in points after rounding to one decimal, contradict each other."""
+"""Largest difference of agreeing reports, in points after rounding to one decimal."""
 
 
 @dataclass(frozen=True)
 class PublishedNumber:
-    """A number from a paper, a released file or somebody's notes on one.
+    """A number from a paper, from released files, or from notes on them.
 
     Attributes:
         method: as the source calls it, with variants in parentheses.
-        paper_method: the same without what only names the report.
+        paper_method: the same without remarks that only identify the report.
         benchmark: as papers call it, e.g. ``MTIL-full``.
         order: of the tasks; ``-`` where there are none.
         backbone: the pretrained model.
         metric: e.g. ``transfer``, ``average``, ``last``.
         task: data set; empty for the whole run.
         value: percent, or the unit in the metric's name.
-        source: where it stands.
+        source: where it was found.
         trust: ``direct`` if the source itself was read.
-        contested: reports on the same thing give other numbers; their range.
+        contested: range of the numbers in contradicting reports of the same experiment.
     """
 
     method: str
@@ -96,7 +96,7 @@ def published_of(method: str) -> list[PublishedNumber]:
     """The numbers of a method, by clbench's name or that of the papers, with its variants.
 
     Raises:
-        ClbenchError: nobody published numbers of such a method.
+        ClbenchError: there are no published numbers of the method.
     """
     wanted = name_in_papers(method)
     found = [n for n in published_numbers() if wanted in (plain(n.method), plain(_base(n)))]

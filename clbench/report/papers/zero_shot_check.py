@@ -60,7 +60,7 @@ def comparisons(result: RunResult, published: Mapping[str, Any]) -> list[Compari
 
 
 def not_comparable(result: RunResult, published: Mapping[str, Any]) -> str | None:
-    """Why a run cannot be held against the published accuracies; None if it can."""
+    """Why a run is not comparable with the published accuracies; None if it is."""
     backbone = published["backbone"]
     measured = {"model": result.backbone.model, "weights": result.backbone.weights}
     if measured != backbone:

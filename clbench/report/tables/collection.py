@@ -1,4 +1,4 @@
-"""The tables of runs that may be compared, ready to be written or shown on a page."""
+"""The tables of comparable runs, for files and for the page."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def group_tables(
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
 ) -> list[TableDocument]:
-    """All tables of runs that may be compared, the summary first."""
+    """All tables of comparable runs, the summary first."""
     tables = _group_tables(group)
     tables += [_comparison_table(c) for c in comparisons if c.group == group]
     return tables + ([] if deviation is None else [_published_table(group, deviation)])

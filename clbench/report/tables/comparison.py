@@ -36,7 +36,7 @@ class Comparison:
     """Two methods of one group of comparable runs.
 
     Attributes:
-        group: the runs that the two methods were found among.
+        group: the comparable runs that include both methods.
         methods: their names.
         seeds: those of both methods.
         table: index: metrics, then tasks (accuracy after the last task). Columns: `images`,
@@ -78,7 +78,7 @@ class Comparison:
 
 
 def compare_methods(runs: RunFiles, first: str, second: str) -> list[Comparison]:
-    """Compare two methods wherever both have runs that may be compared.
+    """Compare two methods wherever both have comparable runs.
 
     Args:
         runs: all results, with their files.
@@ -107,7 +107,7 @@ def compare_methods(runs: RunFiles, first: str, second: str) -> list[Comparison]
     shared = [group for group in having[first] if group in having[second]]
     if not shared:
         raise ClbenchError(
-            f"{first} and {second} have no runs that may be compared: "
+            f"{first} and {second} have no comparable runs: "
             f"{having[first][0].title} is not {having[second][0].title}"
         )
     return [_compare(group, runs, first, second) for group in shared]
@@ -166,7 +166,7 @@ def _table(
         values = [[float(r.matrix.values[last, j]) for r in m.results] for m in methods]
         interval = bootstrap_interval([flips / len(first)])
         p_values.append(sign_flip_p(flips))
-        # A task may be called like a metric.
+        # A task may have the name of a metric.
         label = task if task not in records else f"{task} (task)"
         records[label] = {**_record(values, images, interval), "p": p_values[-1]}
     frame = pd.DataFrame.from_dict(dict(records), orient="index")
@@ -208,7 +208,7 @@ def _answers(result: RunResult, runs: RunFiles) -> Rows:
     """The per-image correctness of a run, checked against its accuracies."""
     name = f"{result.method.name}, seed {result.seed}"
     if not result.matrix.complete:
-        raise ClbenchError(f"{name} is not finished: run it to its end before comparing")
+        raise ClbenchError(f"{name} is not finished: resume it before comparing")
     found = [(path, read_rows(path)) for path, other in runs if other == result]
     for path, rows in found:
         if rows:

@@ -15,14 +15,14 @@ from clbench.report.tables.render import to_html, to_latex, to_markdown
 
 @dataclass(frozen=True)
 class TableDocument:
-    """A table with what a reader must know about it.
+    """A table with its title, warnings and notes.
 
     Attributes:
         stem: name of its files, without their endings.
         title: heading.
         grid: the table as printed.
         frame: the numbers as measured, for the CSV file.
-        warnings: lines above the table: what it may not be compared with, and why.
+        warnings: lines above the table: what it is not comparable with, and why.
         notes: lines below the table.
         index: whether the index of `frame` is part of the CSV file.
     """
@@ -58,7 +58,7 @@ class TableDocument:
         return comments + to_latex(self.grid)
 
     def html(self) -> str:
-        """A page that needs nothing else."""
+        """A self-contained page."""
         title = html.escape(self.title)
         above = "".join(f"<p>{html.escape(line)}</p>\n" for line in self.warnings)
         below = f"<p>{html.escape(' '.join(self.notes))}</p>\n" if self.notes else ""

@@ -1,4 +1,4 @@
-"""Tables of results as data frames: numbers as measured, fractions, nothing rounded."""
+"""Tables of results as data frames: unrounded fractions, as measured."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
         `COSTS`. What is unknown is NaN.
 
     Raises:
-        ClbenchError: the runs may not be compared (see `comparable_groups`).
+        ClbenchError: the runs are not comparable (see `comparable_groups`).
     """
     table = {row.label: _summary_row(row) for row in _rows(results)}
     frame = pd.DataFrame.from_dict(table, orient="index", columns=_summary_columns())
@@ -67,7 +67,7 @@ def per_task_table(results: Sequence[RunResult]) -> pd.DataFrame:
         `AccuracyMatrix.per_task`.
 
     Raises:
-        ClbenchError: the runs may not be compared.
+        ClbenchError: the runs are not comparable.
     """
     tasks = list(results[0].benchmark.tasks)
     rows = _rows(results)

@@ -1,4 +1,4 @@
-"""Tables as they are printed: cells of text with the best marked, independent of the format."""
+"""Printed tables, independent of the format: cells of text with the best ones marked."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Column:
 def percent(fraction: float, signed: bool = False) -> str:
     """A fraction in percent with one decimal, halves rounded up.
 
-    Noise of the 17th digit does not decide where a half goes: accuracies are counts over a few
-    hundred images, so that halves are common.
+    Halves are common, because accuracies are counts over a few hundred images; rounding errors in
+    the last digit do not decide their direction.
 
     >>> percent(0.6935), percent(0.3025 - 1e-16), percent(-0.0001), percent(0.012, signed=True)
     ('69.4', '30.3', '0.0', '+1.2')
@@ -145,7 +145,7 @@ _CLASS_INCREMENTAL_OMITS = ("transfer", "backward_transfer", "transfer_delta", "
 def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | None = None) -> Grid:
     """Print `summary_table`: mean and spread in percent, best and second best marked.
 
-    Columns of which nothing is known are left out. Where some methods store something and
+    Columns without any value are left out. Where some methods store something and
     others do not, the two kinds are blocks with a title; the best are those of both.
 
     Args:
@@ -202,7 +202,7 @@ def per_task_grid(table: pd.DataFrame) -> Grid:
 
 
 def matrix_grid(table: pd.DataFrame) -> Grid:
-    """Print `AccuracyMatrix.to_frame` in percent; a row of which nothing is known is left out."""
+    """Print `AccuracyMatrix.to_frame` in percent; rows without any value are left out."""
     known = table[~np.isnan(table.to_numpy()).all(axis=1)]
     rows = tuple(
         (Cell(str(name)), *(Cell("" if _missing(v) else percent(v)) for v in values))

@@ -1,4 +1,4 @@
-"""Which runs may stand in one table, and which of them share a row."""
+"""Which runs are comparable and share a table, and which of them share a row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATUS_ORDER = ("complete", "partial", "quick")
 
 @dataclass(frozen=True)
 class ComparableGroup:
-    """Runs whose numbers may be compared.
+    """Comparable runs.
 
     Attributes:
         name: unique among the groups of one report and fit for a folder.
@@ -43,7 +43,7 @@ class ComparableGroup:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the tables must know beyond `reason`: one line each."""
+        """Remarks for readers of the tables besides `reason`, one line each."""
         found = []
         if any(result.method.decides_by_batch for result in self.results):
             found.append(
@@ -81,14 +81,14 @@ class MethodRuns:
 
 
 def comparable_groups(results: Iterable[RunResult]) -> list[ComparableGroup]:
-    """Sort runs into groups that may be compared, complete ones first.
+    """Sort runs into groups of comparable ones, complete runs first.
 
     Runs of one group agree on benchmark, version, setting, order, tasks, options, training and
     test images (so also on the draw of few-shot images), backbone weights and status. The
     outcome does not depend on the order of `results`.
 
     Raises:
-        ClbenchError: there are no results, or two different runs claim to be the same.
+        ClbenchError: there are no results, or two different runs have the same identity.
     """
     collected: dict[str, list[RunResult]] = {}
     for result in results:
@@ -116,11 +116,11 @@ def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
     Rows are sorted by name. A run given twice counts once.
 
     Raises:
-        ClbenchError: the runs may not be compared, or two different ones have the same method,
+        ClbenchError: the runs are not comparable, or two different ones have the same method,
             hyper-parameters and seed.
     """
     if len({_dump(_common(result)) for result in results}) > 1:
-        raise ClbenchError("these runs may not stand in one table: use comparable_groups first")
+        raise ClbenchError("these runs are not comparable: use comparable_groups first")
     rows: dict[tuple[str, str], dict[int, RunResult]] = {}
     for result in results:
         seeds = rows.setdefault((result.method.name, _dump(_choices(result))), {})
@@ -156,7 +156,7 @@ def _method_runs(
 
 
 def _common(result: RunResult) -> dict[str, Any]:
-    """What runs must agree on to be compared, in the words of the explanation."""
+    """What comparable runs agree on, by the names that messages use."""
     splits = sorted(result.data.splits.items())
     tests = {key: digest for key, digest in splits if key.endswith("/test")}
     trains = {key: digest for key, digest in splits if key.endswith("/train")}

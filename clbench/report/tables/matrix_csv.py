@@ -1,4 +1,4 @@
-"""Accuracy matrices as CSV files, to read published ones and to write measured ones.
+"""Reading and writing accuracy matrices as CSV files.
 
 ```
 after,Aircraft,Caltech101

@@ -1,4 +1,4 @@
-"""Published numbers beside measured ones, with the difference and whether it means anything."""
+"""Published and measured numbers, their difference, and whether they are comparable."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ NOTE = (
 NOTHING_PUBLISHED = "No numbers of these methods on this benchmark are known from papers."
 
 Deviation = Callable[[RunResult], str | None]
-"""Says in which way a run was not made with its recipe; None if it was."""
+"""How the settings of a run differ from its recipe; None if they do not."""
 
 
 def published_table(results: Sequence[RunResult], deviation: Deviation) -> pd.DataFrame:
-    """Published numbers beside those of runs that may be compared with each other.
+    """Published numbers beside those of comparable runs.
 
     Args:
         results: of one group (see `comparable_groups`).
@@ -149,7 +149,7 @@ def _record(
 
 
 def incomparable(result: RunResult, number: PublishedNumber) -> str | None:
-    """Why a run may not be held against a published number; None if it may.
+    """Why a run is not comparable with a published number; None if it is.
 
     The number must be of the run's method and benchmark.
     """
@@ -157,7 +157,7 @@ def incomparable(result: RunResult, number: PublishedNumber) -> str | None:
 
 
 def _reasons(result: RunResult, number: PublishedNumber) -> Iterator[str]:
-    """What stands against a comparison, the most important first."""
+    """Reasons against a comparison, the most important first."""
     if result.status != "complete":
         yield {"quick": "smoke run", "partial": "unfinished run"}[result.status]
     expected = papers()["backbone"]

@@ -1,4 +1,4 @@
-"""Tables that span benchmarks as papers do: task orders, or numbers of steps, side by side."""
+"""Tables over several benchmarks, as in papers: task orders or numbers of steps side by side."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS = re.compile(r"^(.*)-(\d+)step$")
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Groups that differ in the order of tasks or in the number of steps only.
+    """Groups that differ only in the order of tasks or in the number of steps.
 
     Attributes:
         name: fit for a file.
@@ -54,8 +54,8 @@ def side_by_side(groups: Sequence[ComparableGroup]) -> list[SideBySide]:
     """Tables for groups that papers print beside each other; none if there are no such groups.
 
     These are the task orders of one benchmark, and class-incremental benchmarks called
-    ``<name>-<k>step`` with different numbers of steps. All else must agree: version, setting,
-    options, backbone weights and test images. Only complete runs are shown.
+    ``<name>-<k>step`` with different numbers of steps. Everything else must agree: version,
+    setting, options, backbone weights and test images. Only complete runs are shown.
     """
     collected: dict[str, list[tuple[tuple[int, str], ComparableGroup]]] = {}
     for group in groups:

@@ -118,10 +118,10 @@ def test_written_in_all_formats(two: Files, tmp_path: Path) -> None:
     [
         ({"method": "nusa"}, "unknown method among these runs 'lora'"),
         ({"seed": 1}, "nusa has the seeds 0, lora 1 .*: run the missing ones"),
-        ({"version": 2}, "no runs that may be compared: mini v1.* is not mini v2"),
-        ({"splits": {"arrows/test": "x"}}, "no runs that may be compared"),
-        ({"counts": (100, 200, 60)}, "no runs that may be compared"),
-        ({"status": "partial"}, "no runs that may be compared"),
+        ({"version": 2}, "no comparable runs: mini v1.* is not mini v2"),
+        ({"splits": {"arrows/test": "x"}}, "no comparable runs"),
+        ({"counts": (100, 200, 60)}, "no comparable runs"),
+        ({"status": "partial"}, "no comparable runs"),
     ],
 )
 def test_what_does_not_match_is_refused(
