@@ -98,8 +98,8 @@ def rerun(
 @command
 def env(run: Run) -> None:
     """Print the exact versions of a run's packages as a constraints file for pip."""
-    from clbench.cli.constraints import constraints
     from clbench.core.results.result import RunResult
+    from clbench.report.constraints import constraints
 
     typer.echo(constraints(RunResult.load(run)), nl=False)
 

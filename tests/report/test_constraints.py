@@ -11,9 +11,9 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from clbench.cli.app import app
-from clbench.cli.constraints import constraints
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
+from clbench.report.constraints import constraints
 from tests.made_up import MakeResult
 
 REPORT = Path(__file__).parents[2] / "reports/mini/results/nusa-seed0-1cde1e90.json"
