@@ -142,7 +142,15 @@ def _configuration(result: RunResult) -> RunSettings:
 
 def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
     train = _configuration(result).train
-    yield from check_losses(folder, result, train, recipe_schedule=_by_recipe(result.method.name))
+    name = result.method.name
+    known = registry.method(name) if name in registry.method_names() else None
+    yield from check_losses(
+        folder,
+        result,
+        train,
+        recipe_schedule=known is not None and known.optimizer is Method.optimizer,
+        at_once=known is not None and "trains-at-once" in known.traits,
+    )
     path = folder / "metrics.csv"
     if path.exists():
         try:
@@ -151,13 +159,6 @@ def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
             same = False
         text = f"agrees with {LOSS_FILE}" if same else f"differs from {LOSS_FILE}"
         yield Finding(path.name, text, same)
-
-
-def _by_recipe(name: str) -> bool:
-    """Whether a method is a registered one that leaves its optimizer to the recipe."""
-    if name not in registry.method_names():
-        return False
-    return registry.method(name).optimizer is Method.optimizer
 
 
 def _signature(file: Path, key: Path) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from clbench.core.data import ImageSet, ReferencePairs, ReferenceStream
 from clbench.core.errors import ClbenchError
 from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
+from clbench.datamodules.joint import JoinedImages, JointSampler
 from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
 from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.reference import (
@@ -233,6 +234,30 @@ class TaskSequence(pl.LightningDataModule):
             return self._loader(cropped, Share(Remaining(positions, start), *share))
         return self._loader(images, Share(Remaining(sampler, start), *share))
 
+    def joint_loader(
+        self,
+        *,
+        batch_size: int,
+        steps: Sequence[int],
+        seed: int,
+        augmentation: Augmentation = "none",
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> Loader:
+        """Batches in which the images of all tasks are mixed (`SequenceData.joint_loader`).
+
+        Raises:
+            ClbenchError: crops are asked for of images that have no original.
+        """
+        sets: list[Any] = [self.train_set(task) for task in range(len(self.benchmark))]
+        drawn: Sampler[Any] = JointSampler([*map(len, sets)], steps, batch_size, seed * 10_007)
+        if augmentation == "crop":
+            name = self.benchmark.name
+            sets = [CroppedImages(images, seed, task, name) for task, images in enumerate(sets)]
+            drawn = PositionedBatches(drawn)
+        joined = JoinedImages(sets, [len(task.classes) for task in self.benchmark.tasks])
+        return self._loader(joined, Share(Remaining(drawn, start), *share))
+
     def train_pass(
         self,
         task: int,
@@ -337,7 +362,7 @@ class TaskSequence(pl.LightningDataModule):
             self._sets[task] = self._load(task)
         return self._sets[task]
 
-    def _loader(self, images: ImageSet | CroppedImages, batches: Any) -> Loader:
+    def _loader(self, images: ImageSet | CroppedImages | JoinedImages, batches: Any) -> Loader:
         return DataLoader(
             cast(Any, images),
             batch_sampler=batches,

@@ -21,11 +21,14 @@ class Batch:
         images: ``(B, 3, H, W)``, uint8 in [0, 255], or float and already normalised.
         labels: ``(B,)`` int64, class indices within the task.
         prompts: ``(C, L)`` int64, the tokenised training prompts of the task's classes.
+        tasks: ``(C,)`` int64, the task of each class, where images of several are mixed
+            (``trains-at-once`` in `clbench.core.method.Trait`); None where all are of one.
     """
 
     images: Tensor
     labels: Tensor
     prompts: Tensor
+    tasks: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -34,6 +37,7 @@ class Batch:
             images=self.images.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             prompts=self.prompts.to(device, non_blocking=True),
+            tasks=None if self.tasks is None else self.tasks.to(device, non_blocking=True),
         )
 
 
@@ -237,6 +241,23 @@ class SequenceData(Protocol):
         Of these, the first `start` are left out: a run goes on after them. Of each, process
         ``share[0]`` of ``share[1]`` gets its part. Only the `chosen` images are drawn from, all if
         None.
+        """
+        ...
+
+    def joint_loader(
+        self,
+        *,
+        batch_size: int,
+        steps: Sequence[int],
+        seed: int,
+        augmentation: Augmentation = "none",
+        start: int = 0,
+        share: tuple[int, int] = (0, 1),
+    ) -> torch.utils.data.DataLoader[tuple[Tensor, Tensor]]:
+        """Batches in which the images of all tasks are mixed, as many as the `steps` add up to.
+
+        Each task fills a share of the places that is proportional to its steps. Labels are the
+        classes' ids in the benchmark. `start` and `share` as in `train_loader`.
         """
         ...
 

@@ -28,6 +28,7 @@ Trait = Literal[
     "answers-change-at-end",
     "compares-candidates",
     "resumes-through-begin-task",
+    "trains-at-once",
 ]
 """What a method may declare to be excused from a part of the contract (see `Method.traits`)."""
 
@@ -75,7 +76,9 @@ class Method(nn.Module, ABC):
     traits: ClassVar[frozenset[str]] = frozenset()
     """In which ways the method differs from most, any of `Trait`: it trains nothing by gradients;
     it changes its answers in `end_task`; a class's score depends on the other candidates; its
-    state dict fits only after `begin_task` has been called."""
+    state dict fits only after `begin_task` has been called; it is no continual learner but trains
+    once, in the first task, on the images of all tasks mixed, for as many steps as they have
+    together."""
     transient: ClassVar[frozenset[str]] = frozenset()
     """Attributes that `begin_task` sets anew for every task. They are deleted when a task ends;
     all others that change must be module state."""

@@ -130,6 +130,11 @@ class TrainSettings(Settings):
         """Peak learning rate of a task."""
         return _of_task(self.lr, task)
 
+    @property
+    def joint_lr(self) -> float:
+        """Peak learning rate where all tasks are trained at once: that of tasks not named."""
+        return self.lr["default"] if isinstance(self.lr, dict) else self.lr
+
     def warmup_steps(self, steps: int) -> int:
         """Warm-up steps out of `steps`.
 

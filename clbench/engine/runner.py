@@ -16,7 +16,6 @@ from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
-from clbench.core.training import TrainingPlan
 from clbench.engine.process.failures import explained
 from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import Reporter, row_text
@@ -47,6 +46,7 @@ from clbench.engine.training.footprints import measured, state_bytes
 from clbench.engine.training.method_data import MethodData
 from clbench.engine.training.modules import TrainingModule
 from clbench.engine.training.step_checkpoints import StepCheckpoints, train_only, trained_names
+from clbench.engine.training.stretches import stretch_of_all, stretch_of_task
 from clbench.engine.training.trainers import (
     choose_device,
     interruptible,
@@ -251,7 +251,7 @@ class SequenceRunner:
             self._restore_within(within)
         check_begun(self.method, spec.name)
         trainable = self.method.trainable_parameters()
-        if trainable:
+        if trainable and not (task and "trains-at-once" in self.method.traits):
             frozen = FrozenWeights(self.method)
             self._fit(task, data, None if within is None else within.training)
             frozen.check(spec.name)
@@ -267,23 +267,17 @@ class SequenceRunner:
         self.recorder.task_learned(spec.name, footprint, data.reference_used, data.held_out)
 
     def _fit(self, task: int, data: MethodData, resumed: Mapping[str, Any] | None) -> None:
-        train, spec = self.settings.train, self.benchmark.tasks[task]
-        name = spec.name
-        total = train.steps_for(name, len(data))
-        plan = TrainingPlan(total, train.lr_for(name), train)
-        prompts = self.model.tokenize(spec.classes.training_prompts)
+        settings, sequence, tokenize = self.settings, self.sequence, self.model.tokenize
+        if "trains-at-once" in self.method.traits:
+            name = "all tasks"
+            stretch = stretch_of_all(settings, sequence, tokenize)
+        else:
+            name = self.benchmark.tasks[task].name
+            stretch = stretch_of_task(settings, sequence, task, data, tokenize)
+        total = stretch.plan.steps
         done = 0 if resumed is None else resumed["losses"]["steps"]
         begun = Attributes(self.method)
-        loader = self.sequence.train_loader(
-            task,
-            batch_size=train.batch_size,
-            steps=total,
-            seed=self.settings.seed,
-            augmentation=train.augmentation,
-            start=done,
-            share=(self.world.rank, self.world.size),
-            chosen=data.chosen,
-        )
+        loader = stretch.loader(done, (self.world.rank, self.world.size))
         losses = LossCallback(
             self.reporter,
             lambda values: self._log_losses(task, values),
@@ -305,9 +299,11 @@ class SequenceRunner:
             resumed,
             self.world,
         )
-        module = TrainingModule(self.method, prompts, plan, name).train()
+        module = TrainingModule(
+            self.method, stretch.prompts, stretch.plan, name, stretch.tasks
+        ).train()
         self.reporter.training(task, total - done)
-        relief = f"train.batch_size (now {train.batch_size})"
+        relief = f"train.batch_size (now {settings.train.batch_size})"
         with (
             self.recorder.stopwatch.measure("training"),
             explained(f"training on {name}", relief, self.method, self._log),

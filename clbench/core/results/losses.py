@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
@@ -23,8 +23,29 @@ TOLERANCE: Final = 1e-4
 Record = Mapping[str, Any]
 
 
+class Stretch(NamedTuple):
+    """Steps under one schedule.
+
+    Attributes:
+        task: number of the task in which they are recorded, counted from one.
+        name: of what is trained.
+        steps: how many the settings say; None if they depend on the number of images.
+        lr: peak learning rate.
+    """
+
+    task: int
+    name: str
+    steps: int | None
+    lr: float
+
+
 def check_losses(
-    folder: Path, result: RunResult, train: TrainSettings, *, recipe_schedule: bool
+    folder: Path,
+    result: RunResult,
+    train: TrainSettings,
+    *,
+    recipe_schedule: bool,
+    at_once: bool = False,
 ) -> Iterator[Finding]:
     """Recompute what follows from the settings and from other numbers of the same record.
 
@@ -37,6 +58,7 @@ def check_losses(
         train: training settings of the run.
         recipe_schedule: whether the method leaves optimizer and schedule to the recipe; otherwise
             learning rates are not compared.
+        at_once: whether the method trains once, on all tasks, in the first.
     """
     path = folder / LOSS_FILE
     if not path.exists():
@@ -45,7 +67,8 @@ def check_losses(
         return
     try:
         records = _read(path)
-        problem = _problem(records, result, train, recipe_schedule)
+        stretches = _stretches(result, train, at_once)
+        problem = _problem(records, result, train, stretches, recipe_schedule)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         yield Finding(LOSS_FILE, f"damaged: {error}", False)
         return
@@ -87,24 +110,37 @@ def _read(path: Path) -> dict[int, list[Record]]:
     return records
 
 
+def _stretches(result: RunResult, train: TrainSettings, at_once: bool) -> list[Stretch]:
+    """What was trained, under one schedule each."""
+    names, known = result.benchmark.tasks, train.epochs is None
+    if at_once:
+        steps = sum(train.steps_for(name, 0) for name in names) if known else None
+        return [Stretch(1, "all tasks", steps, train.joint_lr)][: result.matrix.learned]
+    return [
+        Stretch(i, name, train.steps_for(name, 0) if known else None, train.lr_for(name))
+        for i, name in enumerate(names[: result.matrix.learned], 1)
+    ]
+
+
 def _problem(
     records: Mapping[int, Sequence[Record]],
     result: RunResult,
     train: TrainSettings,
+    stretches: Sequence[Stretch],
     recipe_schedule: bool,
 ) -> str | None:
-    names, total = result.benchmark.tasks, 0
-    for learned in range(1, result.matrix.learned + 1):
-        name, found = names[learned - 1], records.get(learned, ())
+    total = 0
+    for task, name, planned, peak in stretches:
+        found = records.get(task, ())
         steps = found[-1]["step"] if found else 0
-        if not found or (train.epochs is None and steps != train.steps_for(name, 0)):
+        if not found or planned not in (None, steps):
             return f"does not reach the last step of {name}"
         total += steps
         expected = [*range(INTERVAL, steps, INTERVAL), steps]
         if [record["step"] for record in found] != expected:
             return f"the records of {name} are not those of steps {_shown(expected)}"
         for record in found:
-            if text := _wrong_number(record, train, name, steps, recipe_schedule):
+            if text := _wrong_number(record, train, peak if recipe_schedule else None, steps):
                 return f"step {record['step']} of {name}: {text}"
     if total != result.cost.steps:
         return f"{total} steps, the result has {result.cost.steps}"
@@ -112,15 +148,14 @@ def _problem(
 
 
 def _wrong_number(
-    record: Record, train: TrainSettings, name: str, steps: int, recipe_schedule: bool
+    record: Record, train: TrainSettings, peak: float | None, steps: int
 ) -> str | None:
     terms = [v for key, v in record.items() if key not in ("task", "step", "lr", "loss")]
     loss = record.get("loss", 0.0)
     if not _close(loss, sum(terms), sum(map(abs, terms))):
         return f"the loss is {loss:.6g}, its terms add up to {sum(terms):.6g}"
-    if recipe_schedule:
+    if peak is not None:
         warmup = train.warmup_steps(steps)
-        peak = train.lr_for(name)
         rate = peak * rate_factor(record["step"], warmup, steps, train.schedule)
         if not _close(record["lr"], rate, peak * TOLERANCE):
             return f"the learning rate is {record['lr']:.6g}, the settings give {rate:.6g}"

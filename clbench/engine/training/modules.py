@@ -23,26 +23,37 @@ Classify = Callable[[Tensor, ClassTexts], Tensor]
 
 
 class TrainingModule(pl.LightningModule):
-    """Trains a method on one task: its loss, its hooks, its optimizer.
+    """Trains a method on one task, or on all at once: its loss, its hooks, its optimizer.
 
     Args:
         method: the prepared method; what requires grad is optimised.
         prompts: ``(C, L)`` tokenised training prompts of the task.
         plan: steps and settings of the optimisation.
         task: name of the task, for messages.
+        tasks: ``(C,)`` the task of each class, if there are several.
     """
 
-    def __init__(self, method: Method, prompts: Tensor, plan: TrainingPlan, task: str) -> None:
+    prompts: Tensor
+    tasks: Tensor | None
+
+    def __init__(
+        self,
+        method: Method,
+        prompts: Tensor,
+        plan: TrainingPlan,
+        task: str,
+        tasks: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.method = method
         self.register_buffer("prompts", prompts, persistent=False)
+        self.register_buffer("tasks", tasks, persistent=False)
         self.plan = plan
         self.task = task
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
         images, labels = batch
-        prompts = self.get_buffer("prompts")
-        terms = self.method.loss(Batch(images, labels, prompts))
+        terms = self.method.loss(Batch(images, labels, self.prompts, self.tasks))
         if not terms:
             return None
         total = torch.stack([*terms.values()]).sum()

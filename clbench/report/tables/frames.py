@@ -12,10 +12,13 @@ import pandas as pd
 from clbench.core.results.matrix import SUMMARY_KEYS, AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.groups import MethodRuns, method_runs
+from clbench.report.tables.groups import MethodRuns, is_upper_bound, method_runs
 
 METHOD = "method"
 REFERENCE = "reference"
+UPPER_BOUND = "upper bound"
+KINDS = (REFERENCE, UPPER_BOUND, METHOD)
+"""In the order in which they stand in a table."""
 STORAGE_FREE = "Storage-free"
 STORING = "With storage"
 REFERENCE_LABEL = "zero-shot (before training)"
@@ -35,12 +38,13 @@ COSTS = (
 def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
     """One row per method and set of hyper-parameters, averaged over seeds.
 
-    The first row repeats what the model scored before any training, where runs measured it;
-    then come methods that store nothing between tasks, then the others.
+    The first row repeats what the model scored before any training, where runs measured it; then
+    come upper bounds, methods that store nothing between tasks, then the others.
 
     Returns:
-        Index: row labels. Columns: `kind` (``method``, or ``reference`` for rows that train
-        nothing, which take no part in rankings), `storage_free` (nothing is stored
+        Index: row labels. Columns: `kind` (``method``; or ``reference`` for rows that train
+        nothing and ``upper bound`` for those that train on the data of all tasks, which take no
+        part in rankings), `storage_free` (nothing is stored
         between tasks, no data come from elsewhere), `n` (seeds), each summary key with
         its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
         `last_delta` (difference to zero-shot), `needs`, and the mean of every entry of
@@ -133,12 +137,17 @@ def _rows(results: Sequence[RunResult]) -> list[_Row]:
     rows = []
     for runs in method_runs(results):
         matrices = [result.matrix for result in runs.results]
-        kind = REFERENCE if all(map(_trains_nothing, runs.results)) else METHOD
-        rows.append(_Row(runs.label, kind, matrices, runs))
+        rows.append(_Row(runs.label, _kind(runs), matrices, runs))
     zero_shot = _zero_shot_matrices(results)
-    if zero_shot and all(row.kind == METHOD for row in rows):
+    if zero_shot and all(row.kind != REFERENCE for row in rows):
         rows.insert(0, _Row(REFERENCE_LABEL, REFERENCE, zero_shot))
-    return sorted(rows, key=lambda row: (row.kind != REFERENCE, not row.storage_free))
+    return sorted(rows, key=lambda row: (KINDS.index(row.kind), not row.storage_free))
+
+
+def _kind(runs: MethodRuns) -> str:
+    if all(map(_trains_nothing, runs.results)):
+        return REFERENCE
+    return UPPER_BOUND if is_upper_bound(runs.results[0]) else METHOD
 
 
 def _summary_row(row: _Row) -> dict[str, object]:

@@ -17,6 +17,8 @@ BY_BATCH = "†"
 """Marks methods that decide by the batch."""
 SHARED = "‡"
 """Marks methods whose times were measured while other runs shared the machine."""
+UPPER = "(upper bound)"
+"""Marks upper bounds."""
 _STATUS_ORDER = ("complete", "partial", "quick")
 
 
@@ -54,6 +56,11 @@ class ComparableGroup:
             found.append(
                 f"{SHARED} Times were measured, at least in part, while others shared the machine: "
                 "compare them with each other only."
+            )
+        if any(map(is_upper_bound, self.results)):
+            found.append(
+                "An upper bound was trained on the data of all tasks: its Transfer is on tasks "
+                "that it has seen, and it takes no part in the ranking."
             )
         spread = _row_zero_spread(self.results)
         if spread:
@@ -110,6 +117,11 @@ def comparable_groups(results: Iterable[RunResult]) -> list[ComparableGroup]:
     return groups
 
 
+def is_upper_bound(result: RunResult) -> bool:
+    """Whether a run had the data of all tasks, so that no continual learner can be held to it."""
+    return "all-data" in result.method.needs
+
+
 def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
     """Collect the seeds of each method and set of hyper-parameters into rows.
 
@@ -150,6 +162,7 @@ def _method_runs(
     ]
     marked = f"{method} {BY_BATCH}" if results[0].method.decides_by_batch else method
     marked += f" {SHARED}" if any(map(_beside_others, results)) else ""
+    marked += f" {UPPER}" if is_upper_bound(results[0]) else ""
     label = f"{marked} ({', '.join(differing)})" if differing else marked
     slug = f"{method}-{results[0].config_hash}" if len(variants) > 1 else method
     return MethodRuns(label, slug, results)

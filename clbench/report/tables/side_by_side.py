@@ -11,7 +11,7 @@ import pandas as pd
 
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.frames import summary_table
+from clbench.report.tables.frames import KINDS, summary_table
 from clbench.report.tables.grid import Cell, Grid, summary_grid
 from clbench.report.tables.groups import ComparableGroup, file_name
 
@@ -43,9 +43,10 @@ class SideBySide:
         keys = [key for key in KEYS if any(table[key].notna().any() for table in tables)]
         columns = ["n", *(name for key in keys for name in (key, f"{key}_std"))]
         parts = {h: t[columns] for h, t in zip(self.columns, tables, strict=True)}
-        # As in every summary: what the model scored before, storage-free methods, the others.
+        # As in every summary: references, upper bounds, storage-free methods, the others.
         rows = pd.concat(tables)[["kind", "storage_free"]]
-        rows = rows.sort_values(["kind", "storage_free"], ascending=False, kind="stable")
+        rows["kind"] = rows["kind"].map(KINDS.index)
+        rows = rows.sort_values(["kind", "storage_free"], ascending=[True, False], kind="stable")
         order = rows.index.drop_duplicates()
         return pd.concat(parts, axis="columns").reindex(order)
 

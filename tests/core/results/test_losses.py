@@ -54,6 +54,14 @@ def test_sound_losses_are_recomputed(tmp_path: Path) -> None:
     )
 
 
+def test_a_method_that_trains_at_once_has_all_steps_in_the_first_task(tmp_path: Path) -> None:
+    once = TRAIN.model_copy(update={"steps": 110, "lr": 1e-3})
+    found = [record for record in records(once) if record["task"] == 1]
+    assert check(tmp_path, found, at_once=True).sound
+    assert "does not reach" in check(tmp_path, found[:-1], at_once=True).text
+    assert not check(tmp_path, found).sound
+
+
 def edit(place: int, **values: Any) -> Callable[[Records], Records]:
     def change(found: Records) -> Records:
         found[place] |= values

@@ -7,7 +7,15 @@ from collections.abc import Callable
 import pytest
 
 from clbench.core.results.result import RunResult
-from clbench.report.tables.frames import METHOD, REFERENCE, REFERENCE_LABEL, summary_table
+from clbench.report.tables.frames import (
+    METHOD,
+    REFERENCE,
+    REFERENCE_LABEL,
+    UPPER_BOUND,
+    summary_table,
+)
+from clbench.report.tables.grid import BEST, summary_grid
+from clbench.report.tables.groups import UPPER, comparable_groups
 
 MakeResult = Callable[..., RunResult]
 CONSTANT = [[0.2, 0.3, 0.4]] * 4
@@ -39,7 +47,7 @@ def test_nor_is_one_whose_answers_change_without_training(make_result: MakeResul
         ({}, True),
         ({"stored": 1}, False),
         ({"external": 1}, False),
-        ({"needs": ("all-data",)}, False),
+        ({"needs": ("replay",)}, False),
         ({"added": 1}, True),  # the tested model may grow: its bytes are stored, if it keeps them
     ],
     ids=["nothing", "stored", "external", "needs", "added"],
@@ -49,3 +57,27 @@ def test_storage_free_methods_keep_nothing_and_use_nothing_else(
 ) -> None:
     table = summary_table([make_result("nusa", **{"stored": 0, **changes})])
     assert table.loc["nusa", "storage_free"] == free
+
+
+def test_upper_bounds_are_marked_and_take_no_part_in_the_ranking(make_result: MakeResult) -> None:
+    best = [[0.2, 0.3, 0.4], *[[0.9, 0.95, 0.99]] * 3]
+    worse = [[0.2, 0.3, 0.4], *[[0.1, 0.1, 0.1]] * 3]
+    results = [
+        make_result("joint", values=best, needs=("all-data",)),
+        make_result("nusa"),
+        make_result("lora", values=worse),
+    ]
+    table = summary_table(results)
+    label = f"joint {UPPER}"
+    assert table["kind"].to_dict() == {
+        REFERENCE_LABEL: REFERENCE,
+        label: UPPER_BOUND,
+        "nusa": METHOD,
+        "lora": METHOD,
+    }
+    (group,) = comparable_groups(results)
+    assert any(note.startswith("An upper bound") for note in group.notes)
+    grid = summary_grid(table, group.setting)
+    marked = {row[0].text for row in grid.rows if any(cell.mark == BEST for cell in row)}
+    assert "nusa" in marked
+    assert label not in marked
