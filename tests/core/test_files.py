@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import write_atomic
+from clbench.core.files import content_hash, file_hash, round_significant, write_atomic
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path: Path) -> None:
@@ -76,3 +76,44 @@ def test_impossible_places_are_user_errors(tmp_path: Path, where: str) -> None:
         write_atomic(tmp_path / where, "text")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_the_cause_of_a_failure_is_told_also_where_no_file_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(ClbenchError, match=r"cannot write .*/file: No space left on device$"):
+        write_atomic(tmp_path / "file", "text")
+
+
+def test_a_failure_without_a_reason_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise OSError("out of order")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(ClbenchError, match=r"cannot write .*/file: out of order"):
+        write_atomic(tmp_path / "file", "text")
+
+
+def test_numbers_keep_what_tables_keep() -> None:
+    assert round_significant(2 / 3) == 0.6666666667
+    assert round_significant(12345.678901234) == 12345.6789
+    assert round_significant(1.23456789e-9) == 1.235e-9
+    assert str(round_significant(-1e-17)) == "0.0"
+
+
+def test_a_hash_is_that_of_the_content() -> None:
+    assert content_hash({"a": 1, "b": [0.5]}) == content_hash({"b": [0.5], "a": 1})
+    assert content_hash([1, 2]) != content_hash([2, 1])
+    expected = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    assert content_hash({}) == expected
+
+
+def test_a_files_hash_is_that_of_its_bytes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"{}")
+    assert file_hash(tmp_path / "file") == content_hash({})

@@ -131,7 +131,7 @@ class CheckpointStore:
             sync_folder(self.folder)
         except (OSError, SafetensorError, DamagedCheckpointError) as error:
             temporary.unlink(missing_ok=True)
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = getattr(error, "strerror", None) or error
             raise ClbenchError(f"cannot write the checkpoint {target}: {reason}") from error
         content = {
             "format": FORMAT,

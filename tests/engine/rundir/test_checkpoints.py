@@ -170,3 +170,72 @@ def test_links_are_not_followed(store: CheckpointStore, tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DamagedCheckpointError):
         store.load(Position(1))
+
+
+def test_checkpoints_beyond_a_position_are_forgotten(store: CheckpointStore) -> None:
+    places = [Position(1), Position(2), Position(2, 50)]
+    for place in places:
+        store.save(checkpoint(place.learned, place.step))
+    store.drop_after(Position(2))
+    assert store.positions() == [Position(2), Position(1)]
+    store.drop_after(Position(1, 3))
+    assert store.positions() == [Position(1)]
+    store.drop_after(None)
+    assert names(store) == []
+
+
+def test_half_a_checkpoint_is_dropped_like_a_whole_one(store: CheckpointStore) -> None:
+    for learned in (1, 2):
+        store.save(checkpoint(learned))
+    (store.folder / "task-001.safetensors").unlink()
+    store.keep_only(Position(2))
+    assert names(store) == ["task-002.json", "task-002.safetensors"]
+
+
+def test_what_killed_writes_left_is_removed_by_the_next(store: CheckpointStore) -> None:
+    store.save(checkpoint(1))
+    for name in (".task-002.1234.tmp", ".task-002.json.12.tmp", "task-003.safetensors"):
+        (store.folder / name).touch()
+    store.save(checkpoint(2))
+    assert names(store) == [
+        "task-001.json",
+        "task-001.safetensors",
+        "task-002.json",
+        "task-002.safetensors",
+    ]
+
+
+def test_the_newest_sound_checkpoint_is_found_behind_damaged_ones(store: CheckpointStore) -> None:
+    assert store.newest_sound() is None
+    for learned in (1, 2):
+        store.save(checkpoint(learned))
+    assert store.newest_sound() == Position(2)
+    (store.folder / "task-002.json").write_text("{")
+    assert store.newest_sound() == Position(1)
+    (store.folder / "task-001.safetensors").unlink()
+    assert store.newest_sound() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(OSError(28, "No space left"), "No space left"), (OSError("gone"), "gone")],
+)
+def test_a_disk_that_takes_nothing_is_one_clear_error(
+    error: OSError, reason: str, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise error
+
+    monkeypatch.setattr(checkpoints, "save_file", fail)
+    with pytest.raises(
+        ClbenchError, match=r"cannot write the checkpoint .*task-001\.safetensors: "
+    ):
+        store.save(checkpoint(1))
+    assert names(store) == []
+
+
+def test_steps_within_a_task_keep_its_start(store: CheckpointStore) -> None:
+    """The newest two, and where the tasks that they are in began."""
+    for place in (Position(1), Position(1, 10), Position(1, 20), Position(1, 30)):
+        store.save(checkpoint(place.learned, place.step))
+    assert store.positions() == [Position(1, 30), Position(1, 20), Position(1)]

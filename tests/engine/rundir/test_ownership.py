@@ -14,7 +14,7 @@ import pytest
 
 from clbench.core.errors import ClbenchError
 from clbench.engine.rundir.directory import RunDirectory
-from clbench.engine.rundir.ownership import SILENCE, Owner
+from clbench.engine.rundir.ownership import SILENCE, Owner, Ownership
 
 HOLD = """
 import sys
@@ -120,3 +120,32 @@ def test_what_may_only_be_read_is_free_unless_somebody_holds_it(
     RunDirectory(tmp_path).require_free()
     with pytest.raises(ClbenchError, match="cannot write to the run directory"):
         RunDirectory(tmp_path).__enter__()
+
+
+class TwoBeats:
+    """Stands for the event that ends the signs of life: it lets two of them pass."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return len(self.waits) > 2
+
+
+def test_an_owner_gives_signs_of_life_well_before_it_would_count_as_dead(tmp_path: Path) -> None:
+    ownership = Ownership(tmp_path)
+    note = leave_note(tmp_path, 3600.0)
+    before = note.stat().st_mtime
+    ownership._done = TwoBeats()
+    ownership._keep_beating()
+    assert note.stat().st_mtime > before + 3000
+    assert len(ownership._done.waits) == 3
+    assert max(ownership._done.waits) < SILENCE / 2
+
+
+def test_a_vanished_note_ends_no_run(tmp_path: Path) -> None:
+    ownership = Ownership(tmp_path)
+    ownership._done = TwoBeats()
+    ownership._keep_beating()
+    assert len(ownership._done.waits) == 3
