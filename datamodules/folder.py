@@ -176,7 +176,7 @@ def _split(folder: Path, classes: Sequence[str], skipped: list[Path]) -> Samples
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    """The folders inside a folder, sorted by name; hidden ones are passed over."""
+    """The folders inside a folder, sorted by name; without hidden ones."""
     if not folder.is_dir():
         raise ClbenchError(f"there is no folder {folder}; {LAYOUT}")
     found = [path for path in _visible(folder) if path.is_dir()]

@@ -47,8 +47,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
 ) -> TaskSequence:
     """Eleven data sets from aircraft to scenes, one task each.
 
-    Everything that can be wrong with the data of any task is found here, before training, except
-    damaged images.
+    The data of all tasks are checked here, before training, except for damaged images.
 
     Args:
         shots: training images per class; None means the full training sets.

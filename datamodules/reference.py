@@ -18,7 +18,7 @@ from clbench.core.task import ClassTexts
 from clbench.datamodules.pixels.rgb import SUFFIXES, decode
 
 EVERYTHING: Final = 2**31
-"""More pairs than any source has."""
+"""Larger than the number of pairs of any source."""
 
 
 def draw(available: int, count: int, seed: int) -> np.ndarray:
@@ -34,7 +34,7 @@ def task_pairs(
     seed: int,
     chosen: Sequence[int] | None = None,
 ) -> ReferencePairs:
-    """Training images of a task, of the `chosen` ones, with its training prompts as captions."""
+    """The `chosen` training images of a task with its training prompts as captions."""
     among = range(len(images)) if chosen is None else chosen
     drawn, labels = images.__getitems__([among[i] for i in draw(len(among), count, seed)])
     return ReferencePairs(drawn, classes.training_prompts, labels, source="task")
@@ -110,7 +110,7 @@ class MemoryPool:
 
 
 class FolderPool:
-    """Images of a folder ``class/*.jpg``, read and resized when they are asked for.
+    """Images of a folder ``class/*.jpg``, read and resized on demand.
 
     Args:
         folder: the folder.
@@ -164,7 +164,7 @@ class Stream:
         return tuple(self._texts[i] for i in self._drawn(1, len(self._texts), step, count))
 
     def _drawn(self, kind: int, size: int, step: int, count: int) -> list[int]:
-        """Where an endless stream of passes in random order stands at a step."""
+        """The position, at a step, in an endless stream of passes in random order."""
         places = range(step * count, (step + 1) * count)
         return [int(_order(self._seed, kind, i // size, size)[i % size]) for i in places]
 

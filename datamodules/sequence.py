@@ -36,7 +36,7 @@ ImageSets = tuple[ImageSet, ImageSet]
 
 
 class StepSampler(Sampler[list[int]]):
-    """Index batches for exactly `steps` steps, epoch after epoch in fresh random order.
+    """Index batches for exactly `steps` steps, every epoch in a new random order.
 
     Batches are full: an epoch that ends inside a batch is continued by the next. A training
     set smaller than a batch gives batches of its own size.
@@ -89,7 +89,7 @@ class Remaining(Sampler[Any]):
 
 
 class Chosen(Sampler[list[int]]):
-    """The batches of another sampler, whose numbers count a selection of images.
+    """The batches of a sampler over a selection, as indices of the whole image set.
 
     Args:
         batches: numbers within the selection.
@@ -129,12 +129,12 @@ class Share(Sampler[Any]):
 
 
 def _whole_batch(batch: Any) -> Any:
-    """Collate nothing: `__getitems__` returns whole batches."""
+    """Identity collation: `__getitems__` returns whole batches."""
     return batch
 
 
 class TaskSequence(pl.LightningDataModule):
-    """The images of a benchmark's tasks, loaded task by task when first asked for.
+    """The images of a benchmark's tasks, loaded task by task on first use.
 
     Args:
         benchmark: the tasks and their classes.
@@ -184,9 +184,9 @@ class TaskSequence(pl.LightningDataModule):
                     images.file.hash_images(quiet=quiet)
 
     def prepare(self, train: TrainSettings, *, quiet: bool = False) -> None:
-        """Decode the images of image sets that keep them on disk.
+        """Decode the images of the image sets that read from disk.
 
-        Training images are decoded only where the run draws each of them once or more.
+        Training images are decoded in advance only if the run draws each at least once on average.
 
         Args:
             train: how many training images are drawn, and whether they are cropped at random.
@@ -221,7 +221,7 @@ class TaskSequence(pl.LightningDataModule):
         gets its part. Only the `chosen` images are drawn from, all if None.
 
         Raises:
-            ClbenchError: crops are asked for of images that have no original.
+            ClbenchError: crops of images without originals were requested.
         """
         images = self.train_set(task)
         size = len(images) if chosen is None else len(chosen)
@@ -272,7 +272,7 @@ class TaskSequence(pl.LightningDataModule):
         In fixed order, or in the random order of a seed, which also decides the crops.
 
         Raises:
-            ClbenchError: crops are asked for of images that have no original.
+            ClbenchError: crops of images without originals were requested.
         """
         images = self.train_set(task)
         order = list(range(len(images)) if chosen is None else chosen)

@@ -105,7 +105,7 @@ def _check_class_sizes(name: str, samples: Samples, class_names: Sequence[str], 
 def _indices(
     path: Path, name: str, rule: Mapping[str, Any], samples: Samples, draw: Callable[[], Parts]
 ) -> Parts:
-    """The indices of an index file, which is written where it is missing."""
+    """The indices of an index file, which is created if missing."""
     identity = {"format": FORMAT, "data set": name, "rule": dict(rule), "source": samples.digest()}
     stored = _read(path)
     if stored is not None:
@@ -115,7 +115,7 @@ def _indices(
     try:
         write_atomic(path, json.dumps(content) + "\n")
     except ClbenchError:
-        # Where the folder is read-only, the draw, which depends on nothing else, is made anew.
+        # In a read-only folder the draw is repeated in every run; it depends on its arguments only.
         return parts
     return parts
 
@@ -134,7 +134,7 @@ def _read(path: Path) -> Any:
 
 
 def _checked(path: Path, stored: Any, identity: Mapping[str, Any]) -> Parts:
-    """The indices of a stored file whose content agrees with itself and with the data."""
+    """The indices of a stored file, checked against its own hash and the data."""
     try:
         parts: Parts = stored["indices"]
         sound = stored["sha256"] == _digest(parts)

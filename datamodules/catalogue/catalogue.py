@@ -18,7 +18,7 @@ from clbench.datamodules.catalogue.remote import Source
 
 @dataclass(frozen=True)
 class DataSet:
-    """What is known of a data set before its files are opened.
+    """The catalogue entry of a data set.
 
     Attributes:
         name: as MTIL calls it.
@@ -28,11 +28,11 @@ class DataSet:
         train: number of training images; after the 80/20 split where there is no published one.
         test: the same of test images.
         page: the data set's own page.
-        ends: first and last class name as they lie on disk; None if nothing on disk names them.
-        checksums: pairs (file below the data root, md5) of files that are read as they are.
+        ends: first and last class name on disk; None if no file names the classes.
+        checksums: pairs (file below the data root, md5) of files that are not unpacked.
         random_split: no published split: 80 % of the shuffled images train, the rest test.
-        sources: where it can be had, tried in this order.
-        declared: sizes were declared for this process (`declared_counts`) instead of published.
+        sources: where it can be downloaded, tried in this order.
+        declared: whether the sizes come from `declared_counts` and not from publications.
     """
 
     name: str
@@ -205,7 +205,7 @@ CATALOG: dict[str, DataSet] = {
 def declared_counts(counts: Mapping[str, tuple[int, int, int]]) -> Iterator[None]:
     """Expect other sizes than the published ones, e.g. of small copies in tests.
 
-    Checksums and class names of the complete data sets are then not asked for.
+    Checksums and class names of the complete data sets are then not required.
 
     Args:
         counts: classes, training images and test images of each data set concerned.
@@ -228,10 +228,10 @@ def declared_counts(counts: Mapping[str, tuple[int, int, int]]) -> Iterator[None
 
 
 def data_set(name: str) -> DataSet:
-    """The entry of a name.
+    """The entry of a data set.
 
     Raises:
-        ClbenchError: no such data set; says which name is nearest.
+        ClbenchError: no such data set; names the nearest one.
     """
     if name not in CATALOG:
         raise unknown_name("data set", name, CATALOG)
@@ -250,7 +250,7 @@ def _prompts() -> dict[str, _Prompts]:
 
 
 def published_names(name: str) -> tuple[str, ...] | None:
-    """Class names that the protocol wrote by hand, in label order; None where it wrote none."""
+    """Class names that the protocol gives, in label order; None where it uses those on disk."""
     names = _prompts()[name].get("classnames")
     return None if names is None else tuple(names)
 
@@ -258,16 +258,16 @@ def published_names(name: str) -> tuple[str, ...] | None:
 def class_texts(name: str, class_names: Sequence[str], *, as_on_disk: bool = False) -> ClassTexts:
     """The prompts of a data set: the first template trains, all are averaged at test.
 
-    Handwritten names replace those on disk label by label, so both lists must be of one length;
+    Names of the protocol replace those on disk label by label, so both lists have one length;
     only a data set whose size was declared smaller (`declared_counts`) takes the first of them.
 
     Args:
         name: data set, or ``CIFAR100-CIL`` for the template of the class-incremental protocol.
-        class_names: names as they lie on disk, in label order.
+        class_names: names on disk, in label order.
         as_on_disk: leave underscores in them instead of writing spaces.
 
     Raises:
-        ClbenchError: unknown name, or another number of classes than handwritten names.
+        ClbenchError: unknown name, or another number of classes than names in the protocol.
     """
     if name not in _prompts() or name.startswith("_"):
         raise unknown_name("data set", name, CATALOG)

@@ -1,4 +1,4 @@
-"""What there is to know of a place that data can be fetched from."""
+"""Sources that data can be downloaded from."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch, and what becomes of it.
+    """A file to download, and where its content goes.
 
     Attributes:
         name: file name.
-        url: address; None if it can only be fetched by hand.
-        target: folder below the data root that it is unpacked into, or a plain file put into.
-        checksum: ``md5:`` or ``sha256:`` and hexadecimal digits; None if none was read anywhere.
-        size: bytes, for information; None if none was read anywhere.
+        url: address; None if it must be downloaded manually.
+        target: folder below the data root that it is unpacked or moved into.
+        checksum: ``md5:`` or ``sha256:`` and hexadecimal digits; None if unknown.
+        size: bytes, for information; None if unknown.
         unpack: pairs (path inside the archive, name below `target`); empty for a plain file.
         inner: archives inside the archive, unpacked beside it first.
     """
@@ -35,11 +35,11 @@ class Source:
 
     Attributes:
         title: short name, for messages.
-        cite: where addresses and checksums were read.
+        cite: source of addresses and checksums.
         files: everything that is needed.
         verified: all files have checksums.
-        page: page to look at when files must be fetched by hand.
-        note: what the user should know.
+        page: page with instructions where files must be downloaded manually.
+        note: remark for the user.
     """
 
     title: str
@@ -56,12 +56,12 @@ class Source:
 
     @property
     def size(self) -> int | None:
-        """Bytes to fetch; None if the size of a file is unknown."""
+        """Bytes to download; None if the size of a file is unknown."""
         sizes = [file.size for file in self.files if file.size is not None]
         return sum(sizes) if sizes and len(sizes) == len(self.files) else None
 
     @property
     def host(self) -> str:
-        """Where the first file lies, or the page."""
+        """The address of the first file, or the page."""
         address = self.files[0].url if self.automatic else self.page
         return urlsplit(address or "").netloc or self.title

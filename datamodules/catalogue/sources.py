@@ -1,8 +1,8 @@
-"""Where the data sets can be had, with the checksums that were read in a citable place.
+"""Where the data sets can be downloaded, with checksums from citable places.
 
 Checksums are torchvision's own (read in torchvision 0.29, ``torchvision/datasets/*.py``), those of
 TensorFlow Datasets (TFDS; ``tensorflow_datasets/url_checksums/*.txt``, which also gives sizes) and,
-for Aircraft, of dm_nevis. Each `Source` says which. None was made up: a source without a checksum
+for Aircraft, of dm_nevis. Each `Source` says which. A source without a checksum
 is marked ``verified=False``, and what comes from it is accepted only after counts, class names and
 every image have been checked. Sizes that neither of these gives are those that servers sent to
 public download scripts: of Aircraft, Caltech101 and CIFAR-100.

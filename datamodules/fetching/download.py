@@ -1,4 +1,4 @@
-"""Fetching one file: over TLS, going on where an earlier attempt stopped, with its checksum."""
+"""Downloading one file: over TLS, resuming earlier attempts, verified by its checksum."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ATTEMPTS = 3
 BLOCK = 2**20  # bytes
 TIMEOUT = 60.0  # seconds without an answer
 
-#: Told the file name, the bytes that are there and the bytes there will be, if known.
+#: Called with the file name, the bytes present and the total bytes, if known.
 Progress = Callable[[str, int, int | None], None]
 
 
@@ -56,13 +56,13 @@ def fetch(
     opener: Opener | None = None,
     progress: Progress | None = None,
 ) -> Path:
-    """Download a file, or take the one that lies there already, and verify its checksum.
+    """Download a file, or use an existing one, and verify its checksum.
 
-    An unfinished download is kept as ``<name>.part`` and gone on with by the next call.
+    An unfinished download is kept as ``<name>.part`` and resumed by the next call.
 
     Args:
-        file: what to fetch.
-        folder: where to put it; made if missing.
+        file: what to download.
+        folder: where to put it; created if missing.
         opener: opens addresses; `open_url` if None.
         progress: called after every block.
 
@@ -70,7 +70,7 @@ def fetch(
         The complete file.
 
     Raises:
-        ClbenchError: no network, no such file there, broken off again and again, a wrong checksum
+        ClbenchError: no network, no such file, repeated interruptions, a wrong checksum
             (the file is then set aside or removed), or a disk that cannot be written.
     """
     target = folder / file.name
@@ -91,13 +91,13 @@ def fetch(
 
 
 def set_aside(archive: Path) -> str:
-    """Rename an archive that is no good, so that the next call fetches it anew; says so."""
+    """Set a corrupt archive aside so that the next call downloads it again; returns a message."""
     aside = archive.replace(archive.with_name(archive.name + ".damaged"))
-    return f"it is now {aside.name}; run the same command again to fetch it anew"
+    return f"it is now {aside.name}; run the same command again to download it again"
 
 
 def matches(path: Path, file: RemoteFile) -> bool:
-    """Whether a file has the checksum it should have; true where none is known."""
+    """Whether a file has the expected checksum; true if none is known."""
     if file.checksum is None:
         return True
     algorithm, _, expected = file.checksum.partition(":")
@@ -111,11 +111,11 @@ def _kind(file: RemoteFile) -> str:
 
 @final
 class _DiskError(Exception):
-    """The disk, not the network, failed."""
+    """The disk failed, not the network."""
 
 
 def _download(file: RemoteFile, target: Path, opener: Opener, progress: Progress) -> None:
-    """Try every address a few times; each attempt goes on where the last one stopped."""
+    """Try every address a few times; each attempt resumes the last one."""
     part = target.with_name(target.name + ".part")
     problem = ""
     for url in _addresses(file):
@@ -137,14 +137,14 @@ def _download(file: RemoteFile, target: Path, opener: Opener, progress: Progress
                 return
             part.unlink()
             problem = f"{url} gave a file whose {_kind(file)} sum differs; it was removed"
-            if not before:  # what was resumed may have been of another version: once more
+            if not before:  # the resumed part may belong to another version: download it all
                 break
     by_hand = f"put {file.name} into {target.parent} by hand"
     raise ClbenchError(f"{problem}; run the same command again, or {by_hand}")
 
 
 def _addresses(file: RemoteFile) -> Iterator[str]:
-    """The address, with TLS first; without TLS only what a checksum protects."""
+    """The addresses to try: TLS first; without TLS only if a checksum is known."""
     if file.url is None:
         return
     if file.url.startswith("http://"):
@@ -209,7 +209,7 @@ def open_url(url: str, start: int) -> Stream:
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return open_url(url, 0)  # nothing lies beyond: what is there is not the file
+            return open_url(url, 0)  # past the end: the partial file is of another version
         raise
     size = answer.headers.get("Content-Length")
     if answer.status == http.client.PARTIAL_CONTENT:

@@ -1,4 +1,4 @@
-"""What is there of the data sets, what is wrong with it, and what to do."""
+"""Which data sets are present, what is wrong with them, and what to do."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 5  # damaged images that a message names
 
 @dataclass(frozen=True)
 class State:
-    """How far a data set is ready.
+    """The state of a data set.
 
     Attributes:
         name: data set.
@@ -50,10 +50,10 @@ def survey(names: Sequence[str], root: Path) -> list[State]:
 
 
 def require(names: Sequence[str], root: Path) -> None:
-    """Refuse to go on unless all data sets are complete.
+    """Require that all data sets are complete.
 
     Raises:
-        ClbenchError: one table of all that are not, with what to do.
+        ClbenchError: a table of the incomplete ones, with what to do.
     """
     wanting = [state for state in survey(names, root) if state.status != "present"]
     if wanting:
@@ -120,12 +120,12 @@ def _state(dataset: DataSet, root: Path) -> State:
 
 
 def _bare(name: str, error: ClbenchError) -> str:
-    """A message without the name and the cure, which have columns of their own."""
+    """A message without the name and the remedy, which have their own columns."""
     return str(error).removeprefix(f"{name}: ").partition("; get it again")[0]
 
 
 def check_files(dataset: DataSet, root: Path) -> None:
-    """Compare files that are read as they are with their published checksums.
+    """Compare files that are not unpacked with their published checksums.
 
     Raises:
         ClbenchError: names those that differ.

@@ -1,4 +1,4 @@
-"""Making a data set ready: fetch, unpack, put in place, check, source by source."""
+"""Preparing a data set: download, unpack, move into place, check, source by source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clbench.datamodules.readers.read import check_counts, read
 
 
 def download_folder(dataset: DataSet, root: Path) -> Path:
-    """Where archives are kept while they are needed, and where to put those fetched by hand."""
+    """Folder of archives while they are needed, and of those downloaded manually."""
     return root / "downloads" / dataset.name
 
 
@@ -37,17 +37,17 @@ def prepare(
     progress: Progress | None = None,
     advance: Advance | None = None,
 ) -> Source | None:
-    """Get whatever is missing of a data set and check the whole.
+    """Download the missing parts of a data set and check all of it.
 
-    Folders appear under their names only when they are complete. Files of the user are never
-    deleted; archives are removed once the data set is complete, unless the user put them there.
+    Folders get their final names only when complete. Files of the user are never deleted;
+    archives are removed once the data set is complete, unless the user put them there.
 
     Args:
         dataset: entry of the catalogue.
         root: data root.
         opener: opens addresses.
-        progress: told how far a download is.
-        advance: told how many images have been opened.
+        progress: called with the progress of a download.
+        advance: called with the number of images opened.
 
     Returns:
         The source it came from; None if it was complete already.
@@ -109,7 +109,7 @@ def _from_source(
     progress: Progress | None,
     advance: Advance | None,
 ) -> None:
-    """First get the files that left nothing behind; then, if that does not do, all the others."""
+    """Get the files whose targets are missing first; if that is not enough, all the others."""
     downloads = download_folder(dataset, root)
     _ask_for_hand_files(source, downloads)
     absent = [file for file in source.files if not _in_place(file, root)]
@@ -155,7 +155,7 @@ def _require_space(dataset: DataSet, files: Sequence[RemoteFile], downloads: Pat
 
 
 def _ask_for_hand_files(source: Source, downloads: Path) -> None:
-    """Refuse before anything is fetched if files are missing that have no address."""
+    """Refuse before downloading if missing files have no address."""
     names = [f.name for f in source.files if not f.url and not (downloads / f.name).exists()]
     if names:
         raise ClbenchError(
@@ -165,7 +165,7 @@ def _ask_for_hand_files(source: Source, downloads: Path) -> None:
 
 
 def _in_place(file: RemoteFile, root: Path) -> bool:
-    """Whether something lies where a file belongs; for plain files, whether it is the right one."""
+    """Whether the target of a file exists; for plain files, whether it is the right one."""
     base = root / file.target
     if file.unpack:
         return all((base / name).exists() for _, name in file.unpack)

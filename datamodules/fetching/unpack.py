@@ -22,7 +22,7 @@ from clbench.datamodules.readers.disk import MACS_FOLDER
 
 @final
 class DamagedArchiveError(ClbenchError):
-    """The archive itself is the fault: truncated, damaged or dangerous."""
+    """The archive is truncated, damaged or dangerous."""
 
 
 BLOCK = 2**18
@@ -47,7 +47,7 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Args:
         archive: the file.
-        folder: where to; made if missing. After an error it holds part of the content.
+        folder: target; created if missing. After an error it holds part of the content.
 
     Raises:
         DamagedArchiveError: the archive is truncated or damaged, a member would leave the folder

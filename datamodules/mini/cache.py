@@ -27,7 +27,7 @@ def cached(
         version: of the benchmark.
         name: of the file, without suffix.
         keys: of the arrays.
-        render: called where there is no sound file of the same version and renderer.
+        render: called if there is no intact file of the same version and renderer.
     """
     file = root / "mini" / f"v{version}-{renderer_hash()[:12]}" / f"{name}.npz"
     try:

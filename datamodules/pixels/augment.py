@@ -22,12 +22,12 @@ from clbench.core.errors import ClbenchError
 CROP_SCALE = (0.9, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 
-#: Drawing a crop borrows torch's global generator, which threads must not do at once.
+#: Drawing a crop uses torch's global generator, which is not safe in several threads at once.
 _DRAWING = threading.Lock()
 
 Pixels = NDArray[np.uint8]
 Position = tuple[int, int]
-"""Where a batch item stands in the stream of training images, and the image's index."""
+"""The position of a batch item in the stream of training images, and the image's index."""
 
 
 class Transform(Protocol):
@@ -40,7 +40,7 @@ class Transform(Protocol):
 
     @property
     def key(self) -> str:
-        """Text that differs between transforms that give different pixels."""
+        """A text that identifies the pixels that the transform gives."""
         ...
 
     def __call__(self, image: Image.Image, index: int) -> Pixels:
@@ -60,7 +60,7 @@ class ResizeAndCrop:
         return f"resize-centre-{self.size}"
 
     def __call__(self, image: Image.Image, index: int = 0) -> Pixels:
-        """See `Transform`; the index plays no part."""
+        """See `Transform`; the index is ignored."""
         resized = F.resize(image, self.size, InterpolationMode.BICUBIC)
         return _pixels(F.center_crop(resized, [self.size, self.size]))
 

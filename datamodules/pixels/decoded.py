@@ -91,12 +91,12 @@ class Decoded:
         return sha.hexdigest()
 
     def prepare(self, draws: int | None = None, *, quiet: bool = False) -> None:
-        """Decode the images once for all runs, if that pays.
+        """Decode the images once for all runs, if that saves time.
 
         Args:
-            draws: how many images will be read; None for a test set, which is read again and
-                again. Where fewer are read than there are, decoding all would cost more time
-                and disk than it saves, and images are decoded as they are read.
+            draws: how many images will be read; None for a test set, which is read many times.
+                If fewer are read than there are, decoding all of them would cost more time and
+                disk than it saves, and images are decoded as they are read.
             quiet: show nothing.
 
         Raises:

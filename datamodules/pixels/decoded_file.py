@@ -40,7 +40,7 @@ FORMAT: Final = 1
 CHUNK: Final = 256
 """Images decoded between two writes."""
 RESERVE: Final = 2**30
-"""Bytes that are left free on the disk."""
+"""Bytes to leave free on the disk."""
 
 
 class DecodedFile:
@@ -88,12 +88,12 @@ class DecodedFile:
 
     @property
     def cached(self) -> bool:
-        """Whether the cache file exists and fits; a damaged one is as good as none."""
+        """Whether the cache file exists and fits; a damaged one counts as missing."""
         return self._open() is not None
 
     @property
     def nbytes(self) -> int:
-        """Size of the cache file in bytes, near enough."""
+        """Approximate size of the cache file in bytes."""
         return len(self.samples) * self._record.itemsize
 
     def digest(self) -> str:
@@ -152,8 +152,8 @@ class DecodedFile:
     def build(self, *, quiet: bool = False) -> None:
         """Write the cache file unless it is there; wait if another process is writing it.
 
-        Where the folder cannot be written or has too little space, images go on being decoded
-        on the fly, which costs time only.
+        Where the folder cannot be written or has too little space, images are decoded on
+        the fly, which costs time only.
 
         Args:
             quiet: say nothing and show no progress.
@@ -197,7 +197,7 @@ class DecodedFile:
         return self._records
 
     def _mend(self, pixels: Pixels, checksums: NDArray[Any], chosen: NDArray[np.int64]) -> None:
-        """Check what is read for the first time; decode anew what the disk has changed."""
+        """Check images when first read; decode those again that changed on the disk."""
         assert self._sound is not None
         for row in np.flatnonzero(~self._sound[chosen]):
             if zlib.crc32(pixels[row].data) != checksums[row]:
@@ -207,7 +207,7 @@ class DecodedFile:
                 self._sound[chosen[row]] = True
 
     def _discard(self) -> None:
-        """Remove the damaged file, so that the next run writes it anew."""
+        """Remove the damaged file, so that the next run writes it again."""
         if self.path is not None:
             with suppress(OSError):  # it may be another's
                 self.path.unlink(missing_ok=True)

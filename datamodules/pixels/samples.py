@@ -1,4 +1,4 @@
-"""Images of a data set as they lie on disk, not yet decoded."""
+"""Images of a data set on disk, not yet decoded."""
 
 from __future__ import annotations
 

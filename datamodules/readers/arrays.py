@@ -40,13 +40,13 @@ def _mnist_split(raw: Path, split: str, classes: int) -> Samples:
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An idx file of bytes, plain or compressed: the plain one is taken if both are there.
+    """An idx file of bytes, plain or compressed; the plain one is used if both exist.
 
     Args:
         path: without the suffix ``.gz``.
 
     Raises:
-        MissingDataError: neither is there.
+        MissingDataError: neither exists.
         ClbenchError: the file is not an idx file of bytes, or is too short or too long.
     """
     packed = path.with_name(path.name + ".gz")

@@ -1,4 +1,4 @@
-"""The pickles that CIFAR-100 is published in, read without running what a pickle may contain.
+"""Reading the pickles of CIFAR-100 without executing code that a pickle may contain.
 
 They were written by Python 2 with an early NumPy: keys and texts are byte strings, and arrays ask
 for ``numpy.core.multiarray``. Instead of NumPy's functions, stand-ins that only take bytes and

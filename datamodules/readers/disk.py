@@ -1,4 +1,4 @@
-"""Reading lists and folders of a data set, refusing whatever is missing or unexpected."""
+"""Reading lists and folders of a data set, with errors for what is missing or unexpected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clbench.datamodules.pixels.samples import Samples
 
 @final
 class MissingDataError(ClbenchError):
-    """A file or folder of a data set is not there; nothing is known to be damaged."""
+    """A file or folder of a data set is missing; nothing is known to be damaged."""
 
 
 def read_lines(path: Path) -> list[str]:
@@ -66,12 +66,12 @@ def is_hidden(name: str) -> bool:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders inside a folder, sorted by code point; hidden ones are not seen."""
+    """Names of the folders inside a folder, sorted by code point; without hidden ones."""
     return sorted(e.name for e in _entries(folder) if e.is_dir())
 
 
 def jpegs_in(folder: Path, prefix: str = "", *, strict: bool = True) -> list[str]:
-    """Names of the ``.jpg`` files in a folder, sorted by code point; hidden ones are not seen.
+    """Names of the ``.jpg`` files in a folder, sorted by code point; without hidden ones.
 
     Args:
         folder: where to look; not below it.
@@ -80,7 +80,7 @@ def jpegs_in(folder: Path, prefix: str = "", *, strict: bool = True) -> list[str
 
     Raises:
         MissingDataError: no such folder.
-        ClbenchError: a file is named otherwise than expected.
+        ClbenchError: a file has an unexpected name.
     """
     names = sorted(e.name for e in _entries(folder) if e.is_file())
     chosen = [name for name in names if name.startswith(prefix) and name.endswith(".jpg")]
@@ -105,7 +105,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 def image_samples(
     root: Path, files: Sequence[str], labels: Sequence[int], classes: int, listed_in: Path
 ) -> Samples:
-    """One split of image files, once it is certain that all of them exist.
+    """One split of image files, after checking that all of them exist.
 
     Args:
         root: folder of the data set.
@@ -147,7 +147,7 @@ def check_labels(
 
 
 def _absent(root: Path, files: Sequence[str]) -> list[str]:
-    """Those that do not exist; each folder is listed once instead of asking for every file."""
+    """The files that do not exist; each folder is listed once instead of checking every file."""
     folders: dict[str, list[str]] = defaultdict(list)
     for file in files:
         folders[file.rpartition("/")[0]].append(file)

@@ -1,7 +1,7 @@
-"""Data sets as they lie on disk: from a folder in torchvision's layout to files and labels.
+"""Reading data sets on disk: from a folder in torchvision's layout to files and labels.
 
-Nothing is decoded here, and nothing is passed over in silence: what is missing, damaged or
-unexpected raises an error that names the file.
+Images are not decoded here. Whatever is missing, damaged or unexpected raises an error that
+names the file.
 """
 
 from __future__ import annotations
