@@ -40,7 +40,7 @@ docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md an
 	$(BIN)/python -m clbench.cli.pages docs/settings.md docs/methods/*.md
 
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
-	$(BIN)/python -m nbclient.cli docs/quickstart.ipynb --inplace
+	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb
 
 bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
 	$(BIN)/python -m speed $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,18 @@ class Evaluation:
     origin: dict[str, Any]
 
     @property
+    def learned(self) -> int:
+        """Which row this is: how many tasks the model is said to have learned."""
+        return [ZERO_SHOT, *self.matrix.tasks].index(self.after)
+
+    @property
     def accuracy(self) -> dict[str, float]:
         """Task to fraction of its test images that are correct; tasks without a score are left out.
 
         In a class-incremental benchmark these are the tasks not learned yet.
         """
-        row = self.matrix.to_frame().loc[self.after].dropna()
-        return {str(task): float(value) for task, value in row.items()}
+        row = self.matrix.values[self.learned].tolist()
+        return {t: v for t, v in zip(self.matrix.tasks, row, strict=True) if not math.isnan(v)}
 
     @property
     def mean(self) -> float:
@@ -163,8 +169,7 @@ def add_row(path: Path, evaluation: Evaluation, name: str = "", source: str = ""
     Raises:
         ClbenchError: the file holds other tasks, or cannot be read or written.
     """
-    matrix, row = evaluation.matrix, evaluation.matrix.tasks.index
-    learned = 0 if evaluation.after == ZERO_SHOT else row(evaluation.after) + 1
+    matrix, learned = evaluation.matrix, evaluation.learned
     before = read_foreign(path) if path.exists() else ForeignMatrix(path.stem, "", matrix)
     if (before.matrix.tasks, before.matrix.setting) != (matrix.tasks, matrix.setting):
         raise ClbenchError(

@@ -133,7 +133,9 @@ def _measured(group: ComparableGroup) -> list[dict[str, Any]]:
     table = summary_table(group.results)
     spreads = [f"{key}_std" for key in KEYS[1:]]
     kept = table[["kind", "storage_free", *KEYS, *spreads]].reset_index()
-    return [{**row, "source": ""} for row in kept.to_dict("records")]
+    return [
+        {**dict(zip(map(str, kept), row, strict=True)), "source": ""} for row in kept.to_numpy()
+    ]
 
 
 def _row(foreign: ForeignMatrix) -> dict[str, Any]:
