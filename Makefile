@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report docs notebook bench test chaos mutants lint types format clean
+.PHONY: help demo compare report docs notebook bench test chaos mutants fuzz lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -53,6 +53,9 @@ chaos: $(VENV)/.stamp-dev  ## kill runs of every method at random and compare wh
 
 mutants: $(VENV)/.stamp-dev  ## put errors into the code that keeps results; the tests must notice
 	$(BIN)/python -m tests.mutation $(ARGS)
+
+fuzz: $(VENV)/.stamp-dev  ## feed 10,000 damaged inputs to every reader (nightly; docs/robustness.md)
+	$(BIN)/python -m tests.fuzz --inputs 10000 --write docs/robustness.md $(ARGS)
 
 lint: $(VENV)/.stamp-dev  ## check style and formatting
 	$(BIN)/ruff check .

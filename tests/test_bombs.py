@@ -24,24 +24,18 @@ from clbench.core.results.correctness import FORMAT, decode_rows
 from clbench.datamodules.fetching.unpack import unpack
 from clbench.datamodules.readers.arrays import read_idx
 from clbench.datamodules.readers.cifar_pickle import read_pickle
+from tests.fuzz.memory import TOLD, peak, reset_peak
 
-CLEAR, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 ALLOWED = 200 * 2**20
 """Bytes that refusing a small file may take."""
-
-
-def peak() -> int:
-    """Bytes that this process has held at most since the mark was reset."""
-    (line,) = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 @contextmanager
 def little_memory() -> Iterator[None]:
     """Assert that the block takes little memory, where the system tells."""
-    if not CLEAR.exists():
+    if not TOLD:
         pytest.skip("the system does not tell the peak of memory")
-    CLEAR.write_text("5")
+    reset_peak()
     before = peak()
     yield
     assert peak() - before < ALLOWED

@@ -10,11 +10,9 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
@@ -23,11 +21,10 @@ from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
 from clbench.core.results.matrix import SUMMARY_KEYS
 from clbench.core.results.result import RunResult
+from tests.fuzz.strategies import KEYS, TREES, changed_value, checked, damage
 
 DATA = Path(__file__).parent / "data"
 FEW, MANY = 40, 250
-
-Property = Callable[..., None]
 
 
 def invoke(*arguments: object) -> Result:
@@ -47,70 +44,14 @@ def ends_well(outcome: Result, *, lines: int | None = 1) -> None:
         assert lines is None or len(said) == lines, said
 
 
-def checked(examples: int, strategy: st.SearchStrategy[Any]) -> Callable[[Property], Property]:
-    """A property over a strategy; deterministic, so that a failure can be repeated."""
-    return lambda test: settings(
-        max_examples=examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],  # the smallest failing input is not worth minutes
-        suppress_health_check=list(HealthCheck),
-    )(given(strategy)(test))
-
-
 def sizes(test: Callable[..., None]) -> Callable[..., None]:
     """Run with few inputs always, with many where asked for."""
     many = pytest.param(MANY, marks=pytest.mark.slow)
     return pytest.mark.parametrize("examples", [FEW, many])(test)
 
 
-# Damage to the bytes of a file.
-
-
-@st.composite
-def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
-    """Flipped bits, cuts, insertions and repetitions at random offsets."""
-    kind = draw(st.sampled_from(["flip", "cut", "insert", "repeat", "zero"]))
-    where = draw(st.floats(0, 1, exclude_max=True))
-    bit = draw(st.integers(0, 7))
-    extra = draw(st.binary(min_size=1, max_size=20))
-
-    def apply(content: bytes) -> bytes:
-        at = int(where * len(content))
-        if kind == "flip":
-            return content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :]
-        if kind == "cut":
-            return content[:at]
-        if kind == "insert":
-            return content[:at] + extra + content[at:]
-        if kind == "repeat":
-            return content[:at] + content[at // 2 :]
-        return content[:at] + bytes(len(content) - at)
-
-    return apply
-
-
 # Configurations.
 
-NAMES = """train method benchmark backbone evaluation checkpoint_every seed precision device steps
-lr batch_size rank name weights model betas warmup logger workers default seconds"""
-KEYS = st.sampled_from(NAMES.split())
-SCALARS = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(-(10**20), 10**20),
-    st.floats(),
-    st.text(max_size=12),
-    st.sampled_from(["mini", "nusa", "lora", "1e-3", "../..", "\x1b[2J", "a:b", "pkg.mod:Cls"]),
-)
-TREES = st.recursive(
-    SCALARS,
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.one_of(KEYS, SCALARS), inner, max_size=4)
-    ),
-    max_leaves=12,
-)
 CONFIGURATIONS = st.one_of(
     st.dictionaries(KEYS, TREES, max_size=5).map(lambda tree: yaml.safe_dump(tree).encode()),
     st.binary(max_size=80),
@@ -205,24 +146,6 @@ def test_matrix_files(examples: int, tmp_path: Path) -> None:
 # Result files.
 
 SAMPLES = sorted((DATA / "results").glob("schema-*.json"))
-
-
-def changed_value(tree: Any, pick: int, value: Any) -> Any:
-    """The tree with one of its leaves replaced."""
-    places: list[tuple[Any, Any]] = []
-
-    def visit(node: Any) -> None:
-        items = node.items() if isinstance(node, dict) else enumerate(node)
-        for key, child in items:
-            if isinstance(child, dict | list) and child:
-                visit(child)
-            else:
-                places.append((node, key))
-
-    visit(tree)
-    node, key = places[pick % len(places)]
-    node[key] = value
-    return tree
 
 
 def loaded(path: Path) -> tuple[RunResult | None, str]:
