@@ -9,6 +9,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.foreign import sizes
 from clbench.core.results.correctness import FORMAT, decode_rows
 from clbench.datamodules.fetching.unpack import unpack
+from clbench.datamodules.pixels.samples import Samples
 from clbench.datamodules.readers.arrays import read_idx
 from clbench.datamodules.readers.cifar_pickle import read_pickle
 from tests.fuzz.memory import TOLD, peak, reset_peak
@@ -158,6 +160,31 @@ def test_digits_that_are_compressed_out_of_proportion(tmp_path: Path) -> None:
     shape = struct.pack(">HBBIII", 0, 8, 3, 10**4, 28, 28)
     (tmp_path / "train.gz").write_bytes(gzip.compress(shape + bytes(28 * 28 * 10**4), 9))
     refused(lambda _: read_idx(tmp_path / "train"), tmp_path / "train.gz", "more than 20 times")
+
+
+def png(side: int) -> bytes:
+    """A square picture that states its size and holds nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(bytes(100))
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [(5_000, "would have 5000 x 5000 pixels.*scale it down"), (20_000, "cannot read the image")],
+)
+def test_pictures_out_of_proportion(side: int, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(png(side))
+    samples = Samples(np.zeros(1, dtype=np.int64), tmp_path, (path.name,))
+    refused(lambda _: samples.image(0), path, message)
 
 
 def test_a_record_that_states_more_answers_than_it_has() -> None:
