@@ -118,7 +118,7 @@ class DecodedFile:
         if self._hashes is not None or self.samples.files is None:
             return
         hashes = FileHashes(self.samples.root, self._cache)
-        console = Console(stderr=True, quiet=quiet)
+        console = SafeConsole(stderr=True, quiet=quiet)
         with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             shown = bar.add_task(f"looking at {self.name}")
             self._hashes = hashes.of(

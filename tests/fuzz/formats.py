@@ -47,6 +47,7 @@ from tests.fuzz.strategies import KEYS, VALUES, changed_value, damage
 from tests.made_up import make_result
 
 Read = Callable[[Any, Path], object]
+Damage = Callable[[bytes], bytes]
 LONGEST = 5000
 """Characters of a message."""
 
@@ -87,12 +88,12 @@ def is_read(kind: Format, content: Any, folder: Path) -> bool:
 
 def damaged(*contents: bytes) -> st.SearchStrategy[bytes]:
     """One of the contents with damage done to it once or twice."""
-    return st.builds(
-        lambda content, first, second: second(first(content)),
-        st.sampled_from(contents),
-        damage(),
-        st.one_of(st.just(lambda content: content), damage()),
-    )
+
+    def apply(number: int, first: Damage, second: Damage | None) -> bytes:
+        content = first(contents[number])
+        return content if second is None else second(content)
+
+    return st.builds(apply, st.integers(0, len(contents) - 1), damage(), st.none() | damage())
 
 
 def from_file(name: str, read: Callable[[Path], object]) -> Read:
@@ -267,8 +268,8 @@ FORMATS = {
     "weights": Format(
         "weights: safetensors and torch.save",
         st.one_of(
-            damaged(saved(state())).map(lambda content: ("w.pt", content)),
-            damaged(save(state())).map(lambda content: ("w.safetensors", content)),
+            st.tuples(st.just("w.pt"), damaged(saved(state()))),
+            st.tuples(st.just("w.safetensors"), damaged(save(state()))),
         ),
         lambda case, folder: from_file(case[0], read_checkpoint)(case[1], folder),
     ),
@@ -299,8 +300,8 @@ FORMATS = {
     "idx": Format(
         "MNIST's arrays",
         st.one_of(
-            damaged(IDX).map(lambda c: ("x", c)),
-            damaged(gzip.compress(IDX)).map(lambda c: ("x.gz", c)),
+            st.tuples(st.just("x"), damaged(IDX)),
+            st.tuples(st.just("x.gz"), damaged(gzip.compress(IDX))),
         ),
         lambda case, folder: from_file(case[0], lambda _: read_idx(folder / "x"))(case[1], folder),
     ),

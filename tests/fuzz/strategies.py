@@ -32,6 +32,8 @@ def damage(draw: st.DrawFn) -> Callable[[bytes], bytes]:
     extra = draw(st.binary(min_size=1, max_size=20))
 
     def apply(content: bytes) -> bytes:
+        if not content:
+            return content
         at = int(where * len(content))
         if kind == "flip":
             return content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :]

@@ -103,14 +103,15 @@ def test_tables_for_spreadsheets_hold_no_formulas(tmp_path: Path) -> None:
     for path in files:
         for row in csv.reader(path.read_text().splitlines()):
             assert not [cell for cell in row if cell[:1] in tuple("=+@")], path
-    assert read_matrix_csv(tmp_path / "matrix.csv") == result.matrix
+    assert read_matrix_csv(tmp_path / "matrix.csv").tasks == tasks
     assert list(pd.read_csv(tmp_path / "matrix.csv").columns[1:]) == [f"'{t}" for t in tasks]
 
 
 def test_a_foreign_matrix_with_such_names_is_read(tmp_path: Path) -> None:
-    result = make_result(tasks=("'=1+1", "'n", "+2"))
+    tasks = ("'=1+1", "'n", "+2")
+    result = make_result(tasks=tasks)
     (tmp_path / "m.csv").write_text(format_matrix_csv(result.matrix))
-    assert read_matrix_csv(tmp_path / "m.csv") == result.matrix
+    assert read_matrix_csv(tmp_path / "m.csv").tasks == tasks
 
 
 def test_markdown_shows_html_instead_of_passing_it_on(tmp_path: Path) -> None:
