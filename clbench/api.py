@@ -34,12 +34,18 @@ from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
-from clbench.inputs import load_inputs, require_inputs
+from clbench.inputs import (
+    REFERENCE_SOURCES,
+    load_inputs,
+    require_inputs,
+    require_reference,
+)
 from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
 from clbench.launch.quantities import parse_resources
 from clbench.report.notebook import NotebookDisplay
+from clbench.report.papers.published import papers
 from clbench.report.run_files import publish
 from clbench.trackers.choose import make_trackers
 
@@ -125,6 +131,7 @@ def run_resolved(
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model, sequence = load_inputs(settings)
+    require_reference(settings, cls, sequence)
     note_unknown_words(model, sequence.benchmark, reporter)
     for note in sequence.notes:
         reporter.note(note)
@@ -337,18 +344,23 @@ def run_directory(result: RunResult, runs_dir: Path) -> Path:
 def recipe_deviation(result: RunResult) -> str | None:
     """In which way a run was not made with its method's recipe; None if it was.
 
-    Published numbers are compared with runs of the recipe only: its settings are the papers'.
+    Published numbers are compared with runs of the recipe only: its settings are the papers', but
+    for switches that papers.yaml names. Reference data may lie anywhere: which they are is judged
+    by what the run found there (`clbench.report.tables.published.incomparable`).
     """
-    if ":" in result.method.name:  # a result must not make this process import what it names
+    section, method = result.config["benchmark"], result.method.name
+    if ":" in method:  # a result must not make this process import what it names
         return "other settings: no recipe for a method from elsewhere"
-    section = result.config["benchmark"]
     overrides = {f"benchmark.{key}": value for key, value in section["options"].items()}
+    if method in papers()["as_released"]:
+        overrides["method.as_released"] = True
     try:
-        recipe, _ = config.resolve(result.method.name, section["name"], overrides=overrides)
+        recipe, _ = config.resolve(method, section["name"], overrides=overrides)
     except ClbenchError:
         return "other settings: no recipe for this method and benchmark"
     expected, used = _decisive(recipe.model_dump(mode="json")), _decisive(result.config)
-    differing = [key for key, value in expected.items() if used.get(key) != value]
+    places = {f"method.{key}" for key in REFERENCE_SOURCES}
+    differing = [k for k, v in expected.items() if used.get(k) != v and k not in places]
     return f"other settings than the recipe's: {', '.join(differing)}" if differing else None
 
 

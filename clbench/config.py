@@ -65,10 +65,10 @@ def resolve(
     cls = registry.method(chosen) if isinstance(chosen, str) else chosen
     recipe = registry.benchmark(benchmark or names["benchmark"] or "mini")
 
-    layers = registry.method_recipe(cls).layers(recipe)
+    options = _merge(recipe.options, tree.pop("benchmark", {}))
+    layers = registry.method_recipe(cls).layers(recipe, options)
     train = _merge(recipe.train, *(layer.get("train", {}) for layer in layers))
     params = _merge(*(layer.get("params", {}) for layer in layers), tree.pop("method", {}))
-    options = _merge(recipe.options, tree.pop("benchmark", {}))
     problems: list[str] = []
     params = check_arguments("method", cls.schema(), params, problems)
     options = check_arguments("benchmark", recipe.option_schema(), options, problems)

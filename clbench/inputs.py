@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from clbench import registry
 from clbench.clip.model import CLIP
@@ -17,6 +17,12 @@ from clbench.core.settings import RunSettings
 from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.resuming import require_same_inputs
 from clbench.engine.training.trainers import choose_device
+
+if TYPE_CHECKING:
+    from clbench.core.method import Method
+
+REFERENCE_SOURCES: Final = {"reference": "reference-images", "captions": "reference-texts"}
+"""Hyper-parameters that name sources of reference data, and the need that a method declares."""
 
 
 def load_inputs(settings: RunSettings) -> tuple[CLIP, SequenceData]:
@@ -74,6 +80,19 @@ def require_inputs(
             ) from error
         known[key] = Inputs.of(model, sequence)
     require_same_inputs(result, known[key], path)
+
+
+def require_reference(settings: RunSettings, cls: type[Method], sequence: SequenceData) -> None:
+    """Look for a method's reference data now, not hours later when the first task begins.
+
+    Raises:
+        ClbenchError: a source is missing or has nothing.
+    """
+    params = settings.method.params
+    named = {key for key, need in REFERENCE_SOURCES.items() if need in cls.needs and key in params}
+    if named:
+        sources = {key: params[key] if key in named else "task" for key in REFERENCE_SOURCES}
+        sequence.reference_stream(0, sources["reference"], sources["captions"], 0)
 
 
 def workers(settings: RunSettings) -> int:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -79,21 +79,27 @@ class MethodRecipe:
         name: the method's name.
         params: hyper-parameters that differ from the constructor's defaults.
         train: training settings that differ from the benchmark's.
-        benchmarks: the same two sections per benchmark or family of benchmarks.
+        benchmarks: the same two sections per benchmark or family of benchmarks; `orders` in one
+            of them holds them per task order, by the benchmark's option ``order``.
         results: published numbers the recipe is meant to reach, with their source.
     """
 
     name: str
     params: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
-    benchmarks: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
 
-    def layers(self, benchmark: BenchmarkRecipe) -> list[dict[str, Any]]:
-        """The sections that apply to a benchmark, the most specific last."""
+    def layers(
+        self, benchmark: BenchmarkRecipe, options: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The sections that apply to a benchmark with these options, the most specific last."""
         general: dict[str, Any] = {"params": self.params, "train": self.train}
         names = dict.fromkeys([benchmark.family, benchmark.name])
-        return [general, *(self.benchmarks[n] for n in names if n in self.benchmarks)]
+        sections = [self.benchmarks[n] for n in names if n in self.benchmarks]
+        order = str(options.get("order"))
+        orders = [s["orders"][order] for s in sections if order in s.get("orders", {})]
+        return [general, *sections, *orders]
 
 
 _FILE = "_clbench_file"

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.pixels.data_folder import data_cache
+from clbench.datamodules.pixels.data_folder import data_cache, data_folder
 from clbench.datamodules.pixels.decoded import Decoded, quick_sizes
 from clbench.datamodules.pixels.rgb import SUFFIXES
 from clbench.datamodules.pixels.samples import Contents, Samples
@@ -91,7 +91,14 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         )
 
     notes = [_left_out(skipped, source)] if skipped else []
-    return TaskSequence(benchmark, load, image_size=image_size, workers=workers, notes=notes)
+    return TaskSequence(
+        benchmark,
+        load,
+        image_size=image_size,
+        data_root=data_folder(data_root),
+        workers=workers,
+        notes=notes,
+    )
 
 
 def read_task(folder: Path, skipped: list[Path]) -> Contents:

@@ -18,6 +18,7 @@ from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
 from clbench.datamodules.joint import JoinedImages, JointSampler
 from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
+from clbench.datamodules.pixels.data_folder import data_folder
 from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.reference import (
     EVERYTHING,
@@ -27,8 +28,13 @@ from clbench.datamodules.reference import (
     SetPool,
     Stream,
     folder_pairs,
-    read_texts,
     task_pairs,
+)
+from clbench.datamodules.reference_folders import (
+    CONCEPTUAL_CAPTIONS,
+    ImageFolder,
+    read_texts,
+    texts_title,
 )
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
@@ -141,6 +147,8 @@ class TaskSequence(pl.LightningDataModule):
         load: returns the (train, test) image sets of a task index.
         reference: returns the benchmark's own reference pairs for (count, seed), if it has any.
         image_size: side in pixels to which reference images are brought.
+        data_root: the data folder, in which ``imagenet`` and ``conceptual-captions`` lie; the
+            user's if None.
         workers: data-loading processes.
         notes: what the user should know about the images, one line each.
     """
@@ -152,6 +160,7 @@ class TaskSequence(pl.LightningDataModule):
         *,
         reference: Callable[[int, int], ReferencePairs] | None = None,
         image_size: int = 224,
+        data_root: Path | None = None,
         workers: int = 0,
         notes: Sequence[str] = (),
     ) -> None:
@@ -161,6 +170,7 @@ class TaskSequence(pl.LightningDataModule):
         self._load = load
         self._reference = reference
         self._image_size = image_size
+        self._data_root = data_root or data_folder(None)
         self._workers = workers
         self._sets: dict[int, ImageSets] = {}
 
@@ -317,11 +327,12 @@ class TaskSequence(pl.LightningDataModule):
             classes = self.benchmark.tasks[task].classes
             return task_pairs(self.train_set(task), classes, count, seed, chosen)
         if source != "benchmark":
-            return folder_pairs(source, count, seed, self._image_size)
+            return folder_pairs(source, count, seed, self._image_size, self._data_root)
         if self._reference is None:
             raise ClbenchError(
-                f"benchmark {self.benchmark.name!r} has no reference pairs: set "
-                "method.reference to 'task' or to a folder of images (folder/class/*.jpg)"
+                f"benchmark {self.benchmark.name!r} has no reference data of its own: set "
+                "method.reference (and method.captions, if the method has it) to 'task' or to a "
+                "folder of images (folder/class/*.jpg)"
             )
         return self._reference(count, seed)
 
@@ -341,21 +352,31 @@ class TaskSequence(pl.LightningDataModule):
             ClbenchError: a source has nothing.
         """
         if images == "task":
-            pool: ImagePool = SetPool(self.train_set(task), self._image_size, chosen)
+            pool: ImagePool = SetPool(self.train_set(task), chosen)
         elif images == "benchmark":
-            pool = MemoryPool(self.reference_pairs(task, images, EVERYTHING, seed))
+            pairs = self.reference_pairs(task, images, EVERYTHING, seed)
+            pool, images = MemoryPool(pairs), pairs.source
         else:
-            pool = FolderPool(images, self._image_size)
-        if texts == "task":
-            lines = self.benchmark.tasks[task].classes.training_prompts
-        elif texts == "benchmark":
-            pairs = self.reference_pairs(task, texts, EVERYTHING, seed)
-            lines = tuple(pairs.captions[label] for label in pairs.labels.tolist())
-        elif Path(texts).suffix == ".txt":
-            lines = read_texts(texts)
-        else:
-            lines = FolderPool(texts, self._image_size).captions
-        return Stream(pool, lines, f"{images}, texts: {texts}", seed)
+            folder = ImageFolder(images, self._data_root)
+            pool, images = FolderPool(folder, self._image_size), folder.title
+        lines, title = self._texts(task, texts)
+        own = texts == "task"
+        whole = images if images == title else f"{images}, texts: {title}"
+        return Stream(pool, lines, whole, seed, own_texts=own)
+
+    def _texts(self, task: int, source: str) -> tuple[Sequence[str], str]:
+        """The texts of a source, and what it is called."""
+        root = self._data_root
+        if source == "task":
+            return self.benchmark.tasks[task].classes.training_prompts, source
+        if source == "benchmark":
+            pairs = self.reference_pairs(task, source, EVERYTHING, 0)
+            return pairs.captions, pairs.source
+        path = Path(source).expanduser()
+        if source == CONCEPTUAL_CAPTIONS or path.is_file() or path.suffix in (".txt", ".tsv"):
+            return read_texts(source, root), texts_title(source, root)
+        folder = ImageFolder(source, root)
+        return list(dict.fromkeys(folder.captions())), folder.title
 
     def _task_sets(self, task: int) -> ImageSets:
         if task not in self._sets:

@@ -10,7 +10,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from clbench.clip.draws import Draws
 from clbench.clip.losses import alignment, distillation
 from clbench.clip.reference import Reference
 from clbench.clip.subspaces.memory import FeatureMemory, collecting
@@ -42,7 +41,8 @@ class GNSP(Method):
     over its training set adds ``sum_b X_b^T X_b / ||X_b^T X_b||``, scaled to norm one, to M.
 
     Stored: the initial CLIP and the memories (about 0.6 and 0.5 GB for ViT-B/16). The reference
-    pairs are drawn anew for each task; the teacher sees each image of a fixed source once per run.
+    pairs are drawn anew for each task and then taken in turn, each once per pass; the teacher sees
+    each image of a fixed source once per run.
     From the second task on, the text encoder is frozen and its features are computed once per task.
 
     As released: AdamW divides projected gradients elementwise and so leaves the null space;
@@ -107,7 +107,6 @@ class GNSP(Method):
         """Keep the initial model as teacher and make room for the memories."""
         super().prepare(model)
         self.pairs = Reference(model)
-        self.draws = Draws()
         mlps: list[Any] = [block.mlp for block in model.blocks("vision")]
         self.layers: list[nn.Linear] = [m for mlp in mlps for m in (mlp.c_fc, mlp.c_proj)]
         # The output projection is stored as in x out; all others are out x in.
@@ -132,7 +131,7 @@ class GNSP(Method):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Classification, distillation and modality alignment."""
-        pairs = self.pairs.sample(self.reference_batch, self.draws.generator)
+        pairs = self.pairs.take(self.reference_batch)
         captions = self.model.text_features(self.pairs.tokens, pairs.captions)[pairs.labels]
         prompts = self.model.text_features(batch.prompts)
         own, reference = self.model.encode_together(batch.images, pairs.images)

@@ -58,7 +58,7 @@ def make_result(
             **pick(peak_memory_bytes=None, steps=300),
         ),
         config={"benchmark": {"options": changes.get("options", {})}, "train": train or {}},
-        data=DataRecord(splits=changes.get("splits", {})),
+        data=DataRecord(**pick(splits={}, reference=None)),
         provenance=changes.get("provenance", {}),
     )
 

@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("method", registry.method_names())
 def test_every_method_learns_two_tasks(method: str, folder: Path, tmp_path: Path) -> None:
+    small = {"reference": "task", "captions": "task", "reference_batch": 2, "sentences": 20}
+    schema = registry.method(method).schema()
     result = clbench.run(
         method,
         f"folder:{folder}",
@@ -41,6 +43,7 @@ def test_every_method_learns_two_tasks(method: str, folder: Path, tmp_path: Path
             "train.batch_size": 2,
             "device": "cpu",
             "data_root": str(tmp_path / "cache"),
+            **{f"method.{key}": value for key, value in small.items() if key in schema},
         },
         quiet=True,
     )

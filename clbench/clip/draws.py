@@ -23,6 +23,10 @@ class Draws(nn.Module):
         super().__init__()
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
 
+    def seed(self) -> int:
+        """A seed for what draws by itself, another one at every call."""
+        return int(torch.randint(2**31, (), generator=self.generator))
+
     def get_extra_state(self) -> Tensor:
         """Where the generator stands."""
         return self.generator.get_state()

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 if TYPE_CHECKING:
     from clbench.clip.model import CLIP
+    from clbench.clip.teacher import Teacher
     from clbench.core.data import Batch
 
 
@@ -76,6 +77,36 @@ def distillation(teacher_logits: Tensor, logits: Tensor, temperature: float) -> 
     by_image = soft_cross_entropy(teacher_logits, logits, temperature)
     by_text = soft_cross_entropy(teacher_logits.T, logits.T, temperature)
     return by_image + by_text
+
+
+def classification_and_distillation(
+    model: CLIP,
+    batch: Batch,
+    images: Tensor,
+    teacher: Teacher,
+    *,
+    label_smoothing: float,
+    temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """`classification` of a batch, and `distillation` on images and the teacher's texts.
+
+    ``z = s f(I) g_0(C)^T`` follows ``t = s f_0(I) g_0(C)^T``. The teacher's text features stand on
+    both sides, so the distillation's gradient reaches the image encoder only. Both sets of images
+    are encoded in one pass.
+
+    Args:
+        model: is trained.
+        batch: of the current task.
+        images: ``(N, 3, H, W)`` reference images I.
+        teacher: holds f_0 and the texts C.
+        label_smoothing: of the classification.
+        temperature: of the distillation.
+    """
+    own, reference = model.encode_together(batch.images, images)
+    scores = model.similarities(own, model.text_features(batch.prompts))
+    z = model.similarities(reference, teacher.texts)
+    classified = F.cross_entropy(scores, batch.labels, label_smoothing=label_smoothing)
+    return classified, distillation(teacher.logits(images), z, temperature)
 
 
 def alignment(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:

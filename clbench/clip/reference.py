@@ -1,8 +1,8 @@
-"""Reference pairs under a teacher, the material of distillation."""
+"""Reference data under a teacher, the material of distillation: scored pairs, and streams."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from clbench.clip.layers.together import is_pure
 from clbench.clip.shortcuts.constancy import bit_digests, fingerprint, lasting
 from clbench.clip.shortcuts.known_features import KnownFeatures
-from clbench.core.data import ReferencePairs
+from clbench.clip.teacher import encoded_texts, frozen_copy
+from clbench.core.data import ReferencePairs, ReferenceStream
 
 if TYPE_CHECKING:
     from clbench.clip.model import CLIP
@@ -24,7 +25,7 @@ class ReferenceBatch(NamedTuple):
 
     Attributes:
         images: ``(N, 3, H, W)`` uint8.
-        captions: ``(K,)`` which of `Reference.tokens` are the distinct captions among them.
+        captions: ``(K,)`` which of `ScoredPairs.tokens` are the distinct captions among them.
         labels: ``(N,)`` index of each image's caption in `captions`.
         teacher_logits: ``(N, N)`` the teacher's similarities of these images and captions.
     """
@@ -33,6 +34,71 @@ class ReferenceBatch(NamedTuple):
     captions: Tensor
     labels: Tensor
     teacher_logits: Tensor
+
+
+class ScoredPairs(nn.Module):
+    """Image-caption pairs with a teacher's scores of all images and captions.
+
+    Batches take each pair once, in the order of the pairs, pass after pass; the last batch of a
+    pass may be smaller. Pairs, scores and position are part of the state dict.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop the pairs."""
+        self.pairs: dict[str, Tensor] = {}
+        self.position = 0
+
+    @property
+    def tokens(self) -> Tensor:
+        """``(K, L)``: the tokenised captions of all pairs."""
+        return self.pairs["tokens"]
+
+    def set_pairs(self, pairs: ReferencePairs, teacher: CLIP) -> None:
+        """Take other pairs and let the teacher, as it is now, score them."""
+        self.place(pairs, teacher)
+        self.score(teacher, lambda images: encoded_images(teacher, images))
+
+    def place(self, pairs: ReferencePairs, teacher: CLIP) -> None:
+        """Take other pairs, not yet scored."""
+        self.position = 0
+        self.pairs = {
+            "images": pairs.images.to(teacher.device),
+            "labels": pairs.labels.to(teacher.device),
+            "tokens": teacher.tokenize(pairs.captions),
+        }
+
+    @torch.no_grad()
+    def score(self, teacher: CLIP, encode: Callable[[Tensor], Tensor]) -> None:
+        """Let a teacher score the pairs; `encode` gives its features of images."""
+        with torch.autocast(teacher.device.type, enabled=False):  # the same in every step
+            captions = encoded_texts(teacher, self.tokens)
+            features = encode(self.pairs["images"]).to(teacher.device)
+            self.pairs["logits"] = teacher.logit_scale.exp() * features @ captions.T
+
+    def take(self, count: int) -> ReferenceBatch:
+        """The next `count` pairs, or what is left of the pass."""
+        images, labels = self.pairs["images"], self.pairs["labels"]
+        part = slice(self.position, self.position + count)
+        self.position = part.stop if part.stop < len(labels) else 0
+        captions, position = torch.unique(labels[part], return_inverse=True)
+        logits = self.pairs["logits"][part][:, labels[part]]
+        return ReferenceBatch(images[part], captions, position, logits)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The pairs, the teacher's scores, and how many pairs of the pass were taken."""
+        return {**self.pairs, "position": self.position}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Put the pairs back."""
+        self.position = state["position"]
+        device = self.get_buffer("_place").device
+        tensors = ((name, value) for name, value in state.items() if isinstance(value, Tensor))
+        self.pairs = {name: value.to(device) for name, value in tensors}
 
 
 class Reference(nn.Module):
@@ -45,73 +111,58 @@ class Reference(nn.Module):
 
     Attributes:
         teacher: the frozen copy.
+        scored: the pairs with the teacher's scores.
     """
 
     def __init__(self, model: CLIP) -> None:
         super().__init__()
-        self.teacher = copy.deepcopy(model).requires_grad_(False).eval()
+        self.teacher = frozen_copy(model)
         self.known = KnownFeatures()
+        self.scored = ScoredPairs()
         self.clear()
 
     def clear(self) -> None:
         """Drop the pairs."""
-        self.pairs: dict[str, Tensor] = {}
+        self.scored.clear()
         self._source = ""
         self._scored_by: str | None = None
 
     @property
     def tokens(self) -> Tensor:
         """``(K, L)``: the tokenised captions of all pairs."""
-        return self.pairs["tokens"]
+        return self.scored.tokens
 
     def set_pairs(self, pairs: ReferencePairs) -> None:
         """Take other pairs and let the teacher score all images against all captions."""
-        device = self.teacher.device
         self._source = pairs.source
-        self.pairs = {
-            "images": pairs.images.to(device),
-            "labels": pairs.labels.to(device),
-            "tokens": self.teacher.tokenize(pairs.captions),
-        }
+        self.scored.place(pairs, self.teacher)
         self._score()
 
-    def sample(self, count: int, generator: torch.Generator) -> ReferenceBatch:
-        """Draw pairs without repetition, all of them if there are fewer than `count`."""
+    def take(self, count: int) -> ReferenceBatch:
+        """The next pairs, see `ScoredPairs.take`."""
         if self._scored_by is None or self._scored_by != self._teacher_state():
             self._score()
-        images, labels = self.pairs["images"], self.pairs["labels"]
-        chosen = torch.randperm(len(images), generator=generator)[:count].to(images.device)
-        captions, position = torch.unique(labels[chosen], return_inverse=True)
-        logits = self.pairs["logits"][chosen][:, labels[chosen]]
-        return ReferenceBatch(images[chosen], captions, position, logits)
+        return self.scored.take(count)
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The pairs, the teacher's scores, and the teacher's state they belong to."""
-        return {**self.pairs, "source": self._source, "scored_by": self._scored_by}
+        """Where the pairs come from, and the teacher's state that the scores belong to."""
+        return {"source": self._source, "scored_by": self._scored_by}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Put the pairs back."""
+        """Take up where the state was saved."""
         self._source, self._scored_by = state["source"], state["scored_by"]
-        self.pairs = {
-            name: value.to(self.teacher.device)
-            for name, value in state.items()
-            if isinstance(value, Tensor)
-        }
 
-    @torch.no_grad()
     def _score(self) -> None:
         """Logits of all images and captions under the teacher as it is now."""
-        state, teacher = self._teacher_state(), self.teacher
-        images = self.pairs["images"]
-        with torch.autocast(teacher.device.type, enabled=False):  # the same in every step
-            texts = torch.split(self.pairs["tokens"], CHUNK)
-            captions = torch.cat([teacher.encode_text(part) for part in texts])
+        state = self._teacher_state()
+
+        def encode(images: Tensor) -> Tensor:
             if self._source == "task":  # its images will not come again
-                features = self._encode(images)
-            else:
-                features = self.known.features(images, self._encode, state)
-            scores = teacher.logit_scale.exp() * features.to(teacher.device) @ captions.T
-        self.pairs["logits"], self._scored_by = scores, state
+                return encoded_images(self.teacher, images)
+            return self.known.features(images, lambda x: encoded_images(self.teacher, x), state)
+
+        self.scored.score(self.teacher, encode)
+        self._scored_by = state
 
     def _teacher_state(self) -> str | None:
         """Changes whenever the teacher does; None if that cannot be seen."""
@@ -122,6 +173,43 @@ class Reference(nn.Module):
         scaling = bit_digests([teacher.mean, teacher.std])
         return None if network is None or scaling is None else lasting((network, scaling))
 
-    def _encode(self, images: Tensor) -> Tensor:
-        parts = [self.teacher.encode_image(chunk) for chunk in torch.split(images, CHUNK)]
-        return torch.cat(parts).cpu()
+
+class StreamedImages(nn.Module):
+    """Images of a stream of reference data, batch by batch, and where in it a method stands.
+
+    Attributes:
+        external: bytes of the stream's data that belong to no task; kept when it is closed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = self.external = 0
+        self._stream: ReferenceStream | None = None
+
+    def open(self, stream: ReferenceStream) -> None:
+        """Begin at the first image."""
+        self._stream, self.step, self.external = stream, 0, stream.nbytes
+
+    def take(self, count: int) -> Tensor:
+        """The next images, ``(count, 3, H, W)`` uint8 on the CPU."""
+        assert self._stream is not None, "open comes first"
+        images = self._stream.images(self.step, count)
+        self.step += 1
+        return images
+
+    def close(self) -> None:
+        """Let the data go."""
+        self._stream, self.step = None, 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        """Batches taken and bytes of external data."""
+        return {"step": self.step, "external": self.external}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Take up where the state was saved."""
+        self.step, self.external = state["step"], state["external"]
+
+
+def encoded_images(teacher: CLIP, images: Tensor) -> Tensor:
+    """Features of many images ``(N, D)``, part by part and on the CPU."""
+    return torch.cat([teacher.encode_image(part).cpu() for part in torch.split(images, CHUNK)])

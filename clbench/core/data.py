@@ -77,7 +77,15 @@ class ReferenceStream(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes of all images (as uint8) and texts (as UTF-8) of one pass."""
+        """Size in bytes of one pass over all images (as uint8) and texts (as UTF-8) from elsewhere.
+
+        What belongs to the task does not count.
+        """
+        ...
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """Every text once, in the order of the source."""
         ...
 
     def images(self, step: int, count: int) -> Tensor:
@@ -148,9 +156,10 @@ class TaskData(LabelledImages, Protocol):
 
         Args:
             source: ``benchmark`` (pairs the benchmark provides), ``task`` (images of this task
-                with their training prompts) or the path of a folder ``class/*.jpg``.
+                with their training prompts), ``imagenet`` (in the data folder) or the path of a
+                folder ``class/*.jpg``.
             count: how many pairs; fewer are returned where the source has fewer.
-            seed: which pairs are drawn.
+            seed: which pairs are drawn, and their order.
 
         Raises:
             ClbenchError: the source has no pairs, or is not the task and the method does not
@@ -162,8 +171,10 @@ class TaskData(LabelledImages, Protocol):
         """Images and unpaired texts for distillation, read as they are needed.
 
         Args:
-            images: source as in `reference_pairs`.
-            texts: the same, or the path of a text file with one text per line.
+            images: source as in `reference_pairs`, ``conceptual-captions`` (in the data folder) or
+                any folder of images, with or without folders in it.
+            texts: source as in `reference_pairs`, ``conceptual-captions`` or the path of a text
+                file with one text per line.
             seed: decides the orders.
 
         Raises:

@@ -29,6 +29,9 @@ Dropout = Annotated[
 ]
 Rank = Annotated[int, Field(ge=1, description="Rank of the update.")]
 Alpha = Annotated[float, Field(gt=0, description="Numerator of the update's scale.")]
+DistillationWeight = Annotated[float, Field(ge=0, description="Weight of the distillation.")]
+Temperature = Annotated[float, Field(gt=0, description="Of the distillation.")]
+ReferenceBatchSize = Annotated[int, Field(ge=1, description="Reference images per step.")]
 
 
 def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -54,8 +54,13 @@ def run_steps(
     steps: range,
     *,
     bfloat16: bool = False,
+    seen: Callable[[Mapping[str, Tensor]], None] = lambda _: None,
 ) -> list[float]:
-    """Take steps, each with the batch and the dropout that its number decides."""
+    """Take steps, each with the batch and the dropout that its number decides.
+
+    Returns:
+        The loss of each step; `seen` is given its terms.
+    """
     losses: list[float] = []
     if driven is None:
         return losses
@@ -67,6 +72,7 @@ def run_steps(
         optimizer.zero_grad()
         with torch.autocast(kind, torch.bfloat16, enabled=bfloat16):
             terms = method.loss(batches[step % len(batches)])
+        seen({name: term.detach() for name, term in terms.items()})
         total = torch.stack(list(terms.values())).sum()
         total.backward()
         method.after_backward()

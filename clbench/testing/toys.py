@@ -122,7 +122,8 @@ class ToyData:
     def reference_stream(self, images: str, texts: str, seed: int) -> ReferenceStream:
         """See `TaskData.reference_stream`; images and captions of the task."""
         self.used |= {"reference-images", "reference-texts"}
-        return ToyStream(self.images, self.captions, seed)
+        source = images if images == texts else f"{images}, texts: {texts}"
+        return ToyStream(self.images, self.captions, seed, source)
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,17 @@ class ToyStream:
     pool: Tensor
     captions: tuple[str, ...]
     seed: int
-    source: str = "toy"
+    source: str
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all images and texts."""
-        return self.pool.numel() + sum(map(len, self.captions))
+        """Bytes of all images and texts if they do not count as the task's own."""
+        return 0 if self.source == "task" else self.pool.numel() + sum(map(len, self.captions))
+
+    @property
+    def all_texts(self) -> tuple[str, ...]:
+        """Every text once."""
+        return self.captions
 
     def images(self, step: int, count: int) -> Tensor:
         """The images of a step."""

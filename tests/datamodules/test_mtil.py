@@ -184,13 +184,20 @@ def test_the_published_settings_reach_the_run() -> None:
     assert gnsp.augmentation == "crop"
 
 
-def test_the_study_of_gnsp_in_order_two_resolves() -> None:
-    study = Path(__file__).parents[2] / "experiments" / "studies" / "gnsp-order-II.yaml"
-    settings, cls = config.resolve(config=study)
-    assert (cls.name, settings.benchmark.options["order"]) == ("gnsp", "II")
-    assert settings.train.steps_for("StanfordCars", 8144) == 1000
+def test_gnsp_takes_the_rates_of_the_order() -> None:
+    order_two = {"benchmark.order": "II"}
+    settings, _ = config.resolve("gnsp", "mtil", overrides=order_two)
+    assert settings.train.steps_for("Aircraft", 3334) == 1000
     assert settings.train.lr_for("Aircraft") == 5e-5
+    assert settings.train.lr_for("Food") == 1e-5
     assert settings.train.augmentation == "crop"
+    few, _ = config.resolve("gnsp", "mtil-5shot", overrides=order_two)
+    assert few.train.lr_for("Food") == 1e-5
+    own = config.resolve("gnsp", "mtil", overrides={**order_two, "train.lr": 3e-5})[0]
+    assert own.train.lr_for("Food") == 3e-5
+    for order in ("I", ["DTD", "MNIST"]):
+        same = config.resolve("gnsp", "mtil", overrides={"benchmark.order": order})[0]
+        assert same.train.steps_for("Aircraft", 3334) == 100
 
 
 def test_the_training_loader_crops_originals(root: Path) -> None:

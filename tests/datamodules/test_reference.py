@@ -19,7 +19,7 @@ from clbench.core.data import Batch, TaskData
 from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.method import Method
 from clbench.core.task import Benchmark, Setting, Task
-from clbench.datamodules import reference
+from clbench.datamodules import reference, reference_folders
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 from clbench.testing.toys import make_tasks
@@ -103,13 +103,13 @@ def test_files_are_read_when_they_are_needed(
     sequence: TaskSequence, sources: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    read = reference._read
+    read = reference_folders.read_image
 
     def counting(path: Path, size: int) -> Tensor:
         opened.append(path)
         return read(path, size)
 
-    monkeypatch.setattr(reference, "_read", counting)
+    monkeypatch.setattr(reference_folders, "read_image", counting)
     stream = sequence.reference_stream(0, str(sources / "images"), str(sources / "texts.txt"), 3)
     assert stream.nbytes == 7 * 3 * SIZE**2 + len("onetwothreefourfive")
     assert stream.source == f"{sources / 'images'}, texts: {sources / 'texts.txt'}"
@@ -130,7 +130,9 @@ def test_images_and_captions_of_the_task_or_the_benchmark_can_be_streamed(
     assert drawn == {image.numpy().tobytes() for image in sequence.train_set(1).images}
     prompts = sequence.benchmark.tasks[1].classes.training_prompts
     assert set(stream.texts(0, len(prompts))) == set(prompts)
-    with pytest.raises(ClbenchError, match="has no reference pairs"):
+    assert stream.all_texts == prompts
+    assert stream.nbytes == 0, "nothing comes from elsewhere"
+    with pytest.raises(ClbenchError, match="has no reference data of its own"):
         sequence.reference_stream(1, "benchmark", "task", 0)
 
 

@@ -111,22 +111,22 @@ def test_folder_pairs_read_classes_from_folders(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for i in range(3):
             Image.new("RGB", (20, 10), colour).save(tmp_path / name / f"{i}.png")
-    pairs = folder_pairs(str(tmp_path), count=6, seed=0, image_size=8)
-    assert pairs.captions == ("a photo of an apple tree", "a photo of a dog")
+    pairs = folder_pairs(str(tmp_path), count=6, seed=0, image_size=8, root=tmp_path)
+    assert pairs.captions == ("a photo of a dog", "a photo of an apple tree")
     assert pairs.images.shape == (6, 3, 8, 8)
     for image, label in zip(pairs.images, pairs.labels, strict=True):
-        assert image[0].min() == (255 if label == 0 else 0)
+        assert image[0].min() == (255 if label == 1 else 0)
 
 
 def test_reference_folders_without_images_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ClbenchError, match="neither 'task', 'benchmark' nor a folder"):
-        folder_pairs(str(tmp_path / "missing"), 1, 0, 8)
+    with pytest.raises(ClbenchError, match=r"neither 'task', 'benchmark', .* nor a folder"):
+        folder_pairs(str(tmp_path / "missing"), 1, 0, 8, tmp_path)
     with pytest.raises(ClbenchError, match="no images in"):
-        folder_pairs(str(tmp_path), 1, 0, 8)
+        folder_pairs(str(tmp_path), 1, 0, 8, tmp_path)
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(ClbenchError, match=r"cannot read the image .*bad\.jpg"):
-        folder_pairs(str(tmp_path), 1, 0, 8)
+        folder_pairs(str(tmp_path), 1, 0, 8, tmp_path)
 
 
 def test_a_benchmark_without_pairs_says_what_to_set(sequence: TaskSequence) -> None:

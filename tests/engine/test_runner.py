@@ -38,6 +38,11 @@ SMALL: dict[str, dict[str, Any]] = {
     "milora": {"rank": 4},
     "nusa": {"rank": 8},
     "gnsp": {"reference_count": 12, "reference_batch": 6},
+    "gift": {"reference": "task", "reference_count": 12, "reference_batch": 6},
+    "icarl": {"capacity": 12, "reference_batch": 6},
+    "lwf": {"reference_batch": 6},
+    "lwf_vr": {"sentences": 12, "reference_batch": 6},
+    "zscl": {"reference": "task", "captions": "task", "reference_batch": 6, "average_every": 2},
 }
 
 

@@ -122,9 +122,9 @@ def test_loss_terms_follow_the_equations(tiny_clip, tiny_task_data):
     method = prepared(tiny_clip, distillation=2.0, alignment=0.5)
     driven = begin(method, task, data)
     run_steps(method, data, driven, range(2))  # so that teacher and student differ
-    state = method.draws.generator.get_state()
-    chosen = method.pairs.sample(8, method.draws.generator)
-    method.draws.generator.set_state(state)
+    method.pairs.scored.position = 0
+    chosen = method.pairs.take(8)
+    method.pairs.scored.position = 0
     terms = method.loss(first_batch(data))
 
     def similarities(model):
@@ -170,10 +170,10 @@ def test_each_task_draws_other_pairs_and_keeps_none(tiny_clip, tiny_task_data, m
     seen = []
     for _ in range(2):
         driven = begin(method, task, data)
-        seen.append(method.pairs.pairs["images"].clone())
+        seen.append(method.pairs.scored.pairs["images"].clone())
         run_steps(method, data, driven, range(1))
         end(method, task, data)
-        assert method.pairs.pairs == {}
+        assert method.pairs.scored.pairs == {}
     assert asked == [("benchmark", 6), ("benchmark", 6)]
     assert not torch.equal(*seen)
 

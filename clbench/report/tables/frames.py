@@ -47,8 +47,8 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
         part in rankings), `storage_free` (nothing is stored
         between tasks, no data come from elsewhere), `n` (seeds), each summary key with
         its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
-        `last_delta` (difference to zero-shot), `needs`, and the mean of every entry of
-        `COSTS`. What is unknown is NaN.
+        `last_delta` (difference to zero-shot), `needs`, `reference_data` (where they came from),
+        and the mean of every entry of `COSTS`. What is unknown is NaN.
 
     Raises:
         ClbenchError: the runs are not comparable (see `comparable_groups`).
@@ -164,12 +164,15 @@ def _summary_row(row: _Row) -> dict[str, object]:
         return cells
     costs = [r.footprint.model_dump() | r.cost.model_dump() for r in row.runs.results]
     cells["needs"] = " ".join(sorted({need for r in row.runs.results for need in r.method.needs}))
+    used = {r.data.reference for r in row.runs.results if r.data.reference is not None}
+    cells["reference_data"] = "; ".join(sorted(used)) or math.nan
     return cells | {key: _mean(cost[key] for cost in costs) for key in COSTS}
 
 
 def _summary_columns() -> list[str]:
     metrics = [column for key in SUMMARY_KEYS for column in (key, f"{key}_std")]
-    return ["kind", "storage_free", "n", *metrics, "transfer_delta", "last_delta", "needs", *COSTS]
+    shares = ["transfer_delta", "last_delta", "needs", "reference_data"]
+    return ["kind", "storage_free", "n", *metrics, *shares, *COSTS]
 
 
 def _zero_shot_matrices(results: Sequence[RunResult]) -> list[AccuracyMatrix]:

@@ -126,6 +126,7 @@ SUMMARY_COLUMNS = (
     Column("stored", "Stored", _bytes),
     Column("external", "External", _bytes),
     Column("needs", "Needs", str),
+    Column("reference_data", "Reference data", str),
     Column("peak_memory_bytes", "Peak memory", _bytes),
     Column("training_seconds", "Training", short_time),
 )
@@ -170,7 +171,7 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
         ]
         marks = _marks(table[column.key].to_list(), ranked, column.better)
         cells.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
-    numeric = (False, *(column.key != "needs" for column in columns))
+    numeric = (False, *(column.key not in ("needs", "reference_data") for column in columns))
     first_method = ranked.index(True) if any(ranked) else 0
     sections = _sections(ranked, table["storage_free"].to_list())
     rules = frozenset({first_method, *sections} - {0})

@@ -69,11 +69,11 @@ def test_teacher_sees_every_image_of_a_fixed_source_once(tiny_clip, encoded):
     reference = Reference(tiny_clip.eval())
     reference.set_pairs(pairs(images[[0, 1, 2, 1]]))
     reference.set_pairs(pairs(images[[2, 3, 0, 4]]))
-    reference.sample(2, torch.Generator())
+    reference.take(2)
     assert encoded == [3, 2]
     texts = reference.teacher.encode_text(reference.tokens)
     expected = reference.teacher.logits(images[[2, 3, 0, 4]], texts)
-    torch.testing.assert_close(reference.pairs["logits"], expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(reference.scored.pairs["logits"], expected, atol=1e-4, rtol=0)
 
     reference.set_pairs(pairs(images[:2], source="task"))
     assert len(reference.known) == 5
@@ -101,11 +101,11 @@ def test_a_teacher_that_is_updated_scores_anew(tiny_clip, update, source, betwee
     reference = Reference(tiny_clip.eval())
     given = pairs(images, source)
     reference.set_pairs(given)
-    before = reference.sample(4, torch.Generator().manual_seed(0)).teacher_logits
+    before = reference.take(4).teacher_logits
     update(reference.teacher)
     if between == "tasks":
         reference.set_pairs(given)
-    after = reference.sample(4, torch.Generator().manual_seed(0))
+    after = reference.take(4)
     texts = reference.teacher.encode_text(reference.tokens)[after.captions][after.labels]
     torch.testing.assert_close(
         after.teacher_logits, reference.teacher.logits(after.images, texts), atol=1e-4, rtol=0
@@ -119,7 +119,7 @@ def test_a_teacher_of_unknown_parts_scores_every_time(tiny_clip, encoded):
     reference = Reference(tiny_clip.eval())
     for _ in range(2):
         reference.set_pairs(pairs(images))
-        reference.sample(2, torch.Generator())
+        reference.take(2)
     assert encoded == [4] * 4
 
 
@@ -133,9 +133,9 @@ def test_teacher_goes_on_after_a_checkpoint_where_it_was(tiny_clip, encoded):
     other.load_state_dict(saved(reference.state_dict()))
     other.set_pairs(pairs(images.flip(0)))
     reference.set_pairs(pairs(images.flip(0)))
-    assert torch.equal(other.pairs["logits"], reference.pairs["logits"])
+    assert torch.equal(other.scored.pairs["logits"], reference.scored.pairs["logits"])
     other.load_state_dict(middle)
-    other.sample(3, torch.Generator())
+    other.take(3)
     assert encoded == [5]
 
 

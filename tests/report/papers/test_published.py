@@ -64,6 +64,7 @@ def test_the_rules_name_only_what_there_is() -> None:
     assert {r["benchmark"] for r in rules["benchmarks"].values()} <= {*registry.benchmark_names()}
     assert set(rules["methods"]) <= {*registry.method_names()}
     named = {*rules["methods"].values(), *rules["other_splits"]["methods"]}
+    named |= set(rules["reference_data"])
     named |= {m for r in rules["benchmarks"].values() for m in r.get("only", ())}
     assert named <= methods
     for rule in rules["benchmarks"].values():
@@ -177,12 +178,69 @@ def test_class_incremental_needs_the_published_protocol(make_result: MakeResult)
     }
     clean = {"class_order": "published", "protocol": "clean"}
     same = {"class_order": "published", "protocol": "published"}
-    table = published_table([make_result("zscl", options=clean, **given)], as_recipe)
+    used = {"reference": "Conceptual Captions"}
+    table = published_table([make_result("zscl", options=clean, **given, **used)], as_recipe)
     assert table["verdict"].str.contains("protocol is clean, in the paper published").all()
-    table = published_table([make_result("zscl", options=same, **given)], as_recipe)
+    table = published_table([make_result("zscl", options=same, **given, **used)], as_recipe)
     assert line(table, "Avg", source="arXiv")["difference"] == pytest.approx(82.5 - 82.2)
     table = published_table([make_result("proof", options=same, **given)], as_recipe)
     assert table["verdict"].str.startswith("not comparable: other ").all()
+
+
+@pytest.mark.parametrize(
+    ("method", "papers_own"),
+    [("gnsp", "ImageNet-1k"), ("zscl", "ImageNet-1k, texts: Conceptual Captions")],
+)
+def test_only_runs_with_the_papers_reference_data_are_compared(
+    make_result: MakeResult, method: str, papers_own: str
+) -> None:
+    faithful = published_table([mtil(make_result, method, reference=papers_own)], as_recipe)
+    compared = faithful["difference"].notna()  # others are of another label space
+    assert compared[faithful["metric"] == "Avg"].any()
+    for used in ("task", "folder:/images", None):
+        table = published_table([mtil(make_result, method, reference=used)], as_recipe)
+        reason = f"other reference data: {used or 'none'}, in the paper {papers_own}"
+        assert (table["verdict"][compared] == f"not comparable: {reason}").all()
+        assert table["difference"].isna().all()
+
+
+def test_real_pairs_are_never_those_that_gift_draws(make_result: MakeResult) -> None:
+    table = published_table([mtil(make_result, "gift", reference="ImageNet-1k")], as_recipe)
+    assert len(table)
+    expected = "not comparable: other reference data: the paper's pairs are images that Stable"
+    assert table["verdict"].str.startswith(expected).all()
+
+
+def test_every_method_with_reference_data_has_a_rule_for_them() -> None:
+    rules = {name.lower() for name in papers()["reference_data"]}
+    needing = [n for n, cls in registry.methods().items() if "reference-images" in cls.needs]
+    assert needing
+    assert {name for name in needing if published_of(name)} <= rules
+    assert set(papers()["as_released"]) <= {*registry.method_names()}
+
+
+def settled(make: MakeResult, method: str, **changed: Any) -> RunResult:
+    """A run on MTIL with the recipe's settings, or some changed."""
+    overrides = {key.replace("__", "."): value for key, value in changed.items()}
+    settings, _ = config.resolve(method, "mtil", overrides=overrides)
+    return make(method).model_copy(update={"config": settings.model_dump(mode="json")})
+
+
+def test_reference_data_may_lie_anywhere(make_result: MakeResult) -> None:
+    run = settled(make_result, "zscl", method__reference="/my", method__captions="/my/texts.tsv")
+    assert api.recipe_deviation(run) is None
+    other = settled(make_result, "gnsp", method__reference="/my", method__reference_count=10)
+    assert api.recipe_deviation(other) == (
+        "other settings than the recipe's: method.reference_count"
+    )
+
+
+def test_numbers_of_a_release_are_compared_with_its_switch_only(make_result: MakeResult) -> None:
+    assert api.recipe_deviation(settled(make_result, "icarl", method__as_released=True)) is None
+    expected = "other settings than the recipe's: method.as_released"
+    assert api.recipe_deviation(settled(make_result, "icarl")) == expected
+    assert api.recipe_deviation(settled(make_result, "lwf", method__as_released=True)) == expected
+    assert api.recipe_deviation(settled(make_result, "lwf")) is None
 
 
 def test_other_settings_than_the_recipes_are_not_compared(make_result: MakeResult) -> None:
@@ -191,8 +249,6 @@ def test_other_settings_than_the_recipes_are_not_compared(make_result: MakeResul
 
 
 def test_a_run_knows_how_it_deviates_from_its_recipe(make_result: MakeResult) -> None:
-    from clbench import config
-
     settings, _ = config.resolve("nusa", "mini", overrides={})
     run = make_result().model_copy(update={"config": settings.model_dump(mode="json")})
     assert api.recipe_deviation(run) is None
