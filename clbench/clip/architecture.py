@@ -46,7 +46,9 @@ def architecture_name(config: Mapping[str, Any]) -> str:
     """
     sizes = _full(config)
     known = ((name, open_clip.get_model_config(name)) for name in open_clip.list_models())
-    named = [name for name, other in known if is_supported(other) and _full(other) == sizes]
+    named: list[str] = [
+        name for name, other in known if is_supported(other) and _full(other) == sizes
+    ]
     if named:
         return min(named, key=len)
     vision = open_clip.CLIPVisionCfg(**config["vision_cfg"])
