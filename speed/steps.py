@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -123,13 +123,12 @@ class GNSPSteps:
         splits = [memory.split().null for memory in method.memories]
         projectors = [null @ null.T for null in splits]
         optimizer = torch.optim.AdamW(trained, lr=GNSP_LR, weight_decay=0.01)
-        draws = torch.Generator()
-        draws.set_state(method.draws.generator.get_state())
+        in_turn = self._in_turn()
 
         def step() -> float:
             optimizer.zero_grad()
             with _autocast(model, precision):
-                loss = self._plain_loss(encoders, batch.images, batch.labels, draws)
+                loss = self._plain_loss(encoders, batch.images, batch.labels, next(in_turn))
             loss.backward()
             with torch.no_grad():
                 for weight, projector in zip(trained[:-1], projectors[:-1], strict=True):
@@ -140,13 +139,17 @@ class GNSPSteps:
 
         return Pair(step, shipped, lambda: list(zip(method.weights, trained, strict=True)))
 
+    def _in_turn(self) -> Iterator[slice]:
+        """Which pairs a step takes: each once, in order, pass after pass."""
+        count, size = len(self.method.pairs.scored.pairs["images"]), self.size.reference
+        while True:
+            yield from (slice(start, start + size) for start in range(0, count, size))
+
     def _plain_loss(
-        self, encoders: plain.Encoders, images: Tensor, labels: Tensor, draws: torch.Generator
+        self, encoders: plain.Encoders, images: Tensor, labels: Tensor, chosen: slice
     ) -> Tensor:
         """Teacher and both text encoders run in every step."""
-        pairs, scale = self.method.pairs.pairs, self.model.logit_scale.exp()
-        count = min(self.size.reference, len(pairs["images"]))
-        chosen = torch.randperm(len(pairs["images"]), generator=draws)[:count].to(images.device)
+        pairs, scale = self.method.pairs.scored.pairs, self.model.logit_scale.exp()
         pixels, captions = pairs["images"][chosen], pairs["labels"][chosen]
         reference = _normalised(self.model, pixels)
         tokens = pairs["tokens"][captions]

@@ -123,6 +123,7 @@ def test_a_smoke_run_is_not_handed_out_either(place: Path) -> None:
         run(place, quick=True)
 
 
+@pytest.mark.slow
 def test_a_comparison_reuses_nothing_that_changed(place: Path) -> None:
     settings = {
         **config.backbone_settings(str(place / "weights.safetensors")),

@@ -73,7 +73,7 @@ def test_commands_name_the_methods_and_what_they_need(python: Python) -> None:
     )
     listed, _, shown = printed.partition("#")
     for name in METHODS:
-        (row,) = [line for line in listed.splitlines() if f" {name} " in line]
+        (row,) = [line for line in listed.splitlines() if line.startswith(f"│ {name} ")]
         assert ("replay" in row.split("│")[3]) == (name == "replay")
     assert "Images kept at most." in shown
     assert "recipe methods/replay:" in shown
@@ -93,6 +93,7 @@ def test_the_recipe_beside_a_module_is_applied(python: Python) -> None:
     assert printed.splitlines() == ["200 0.0005 0.1", "500 1e-05 100.0", "0.001 replay"]
 
 
+@pytest.mark.slow
 def test_runs_that_were_cut_off_end_like_those_that_were_not(
     python: Python, tmp_path: Path
 ) -> None:

@@ -97,6 +97,7 @@ def test_a_second_signal_ends_at_once_and_the_checkpoint_is_good(
     assert result(tmp_path).status == "quick"
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_run_begins_ends_it_cleanly(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys; from clbench import api; from clbench.cli import app\n"

@@ -334,6 +334,7 @@ def test_a_finished_run_is_not_sealed_again(run: Path, tmp_path: Path) -> None:
     assert invoke("verify", folder).exit_code == 2
 
 
+@pytest.mark.slow  # images cannot be cached
 def test_a_finished_run_on_a_read_only_disk_can_be_shown(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -369,6 +370,7 @@ def test_a_damaged_result_says_how_to_go_on(run: Path, tmp_path: Path) -> None:
     assert "--fresh starts it anew" in line
 
 
+@pytest.mark.slow
 def test_rerun_repeats_the_numbers_elsewhere(sound: Path, run: Path, tmp_path: Path) -> None:
     outcome = invoke("rerun", sound, "--runs-dir", tmp_path, "-q")
     assert outcome.exit_code == 0, outcome.output

@@ -153,7 +153,7 @@ def test_a_huge_tree_is_not_walked_over(place: Path, monkeypatch: pytest.MonkeyP
 def test_data_sets_and_kinds() -> None:
     assert complete("clbench data prepare Ox") == ["OxfordPet"]
     assert complete("clbench list rec") == ["recipes"]
-    assert complete("clbench show methods/l") == ["methods/lora"]
+    assert complete("clbench show methods/lo") == ["methods/lora"]
 
 
 def test_names_are_completed_without_loading_torch() -> None:

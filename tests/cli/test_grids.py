@@ -39,6 +39,7 @@ def sweep_file(tmp_path: Path, tasks: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_sweep_is_made_by_processes_and_the_same_command_makes_what_is_missing(
     sweep_file: Path, tmp_path: Path
 ) -> None:

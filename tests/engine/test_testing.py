@@ -13,6 +13,7 @@ def run(tmp_path, method: str, benchmark: str = "mini", **settings):
     )
 
 
+@pytest.mark.slow
 def test_zero_shot_is_tested_once(tmp_path, tested):
     result = run(tmp_path, "zeroshot")
     assert tested == [(0, list(range(11)))]

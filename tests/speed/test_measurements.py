@@ -173,6 +173,7 @@ def test_ratios_compare_neighbours():
     assert ratio([2.0, 20.0, 3.0], [1.0, 10.0, 1.0]) == 2.0
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_a_process_of_its_own():
     here = os.getpid()
     assert machine.alone(os.getpid) != here
@@ -207,6 +208,7 @@ def test_operators_are_called_again_on_what_earlier_ones_make():
     assert len(operators) >= 8
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_embedded_run_are_its_own(monkeypatch):
     monkeypatch.setattr(embedded, "_load_modules", lambda: None)
     loading, step, test = embedded.parts(2, CPU)

@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from clbench.core.errors import ClbenchError
@@ -49,6 +50,7 @@ def make_trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=world.size,
         strategy="auto" if world.size == 1 else DDPStrategy(broadcast_buffers=False),
+        plugins=LightningEnvironment(),  # Slurm and torchrun start runs, not trainers
         use_distributed_sampler=False,
         precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
         callbacks=callbacks,

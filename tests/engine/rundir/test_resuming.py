@@ -47,7 +47,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "lwf_vr": {"sentences": 12, "reference_batch": 6},
     "zscl": {"reference": "task", "captions": "task", "reference_batch": 6, "average_every": 2},
 }
-TRAINING = [name for name in registry.method_names() if name != "zeroshot"]
+ALWAYS = {"condu", "er", "gnsp", "icarl", "nusa"}
+"""Methods between them with all kinds of state; the others go on, too, in the slow tests."""
+TRAINING = [
+    name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
+    for name in registry.method_names()
+    if not registry.method(name).traits & {"trains-nothing", "trains-at-once"}
+]
 
 
 def small(name: str) -> Method:
@@ -136,6 +142,16 @@ def test_stopped_within_a_task_within_a_test_and_again(name: str, run: Run, tmp_
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
     places = [entry.split(maxsplit=1)[1] for entry in resumed.provenance["resumed"]]
     assert places == ["after step 3 of task0", "after step 4 of task1", "after task 2/3"]
+
+
+def test_a_training_on_all_tasks_at_once_goes_on(run: Run, tmp_path: Path) -> None:
+    run(small("joint"), runs_dir=tmp_path / "whole", steps=5)
+    cut: dict[str, Any] = {"runs_dir": tmp_path / "cut", "steps": 5}
+    with pytest.raises(Stopped):
+        run(small("joint"), reporter=Signal(task=0, step=7), **cut)
+    assert CheckpointStore(folder(tmp_path / "cut")).positions() == [Position(0, 7)]
+    run(small("joint"), **cut)
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
