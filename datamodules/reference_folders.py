@@ -19,7 +19,7 @@ from clbench.core.errors import ClbenchError
 from clbench.datamodules.pixels.rgb import SUFFIXES, decode
 
 if TYPE_CHECKING:
-    from timm.data import ImageNetInfo
+    from timm.data.imagenet_info import ImageNetInfo
 
 IMAGENET: Final = "imagenet"
 CONCEPTUAL_CAPTIONS: Final = "conceptual-captions"
@@ -176,7 +176,7 @@ def read_image(path: Path, size: int) -> Tensor:
 
 @cache
 def _wordnet() -> ImageNetInfo:
-    from timm.data import ImageNetInfo  # takes a second
+    from timm.data.imagenet_info import ImageNetInfo  # takes a second
 
     return ImageNetInfo()
 

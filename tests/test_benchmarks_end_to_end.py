@@ -53,7 +53,9 @@ def test_nusa_on_five_shot_mtil(root: Path, backbone: Path, tmp_path: Path) -> N
     assert result.config["benchmark"]["options"]["shots"] == 5
 
 
-@pytest.mark.parametrize("steps", [10, 20, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "steps", [10, *(pytest.param(n, marks=pytest.mark.slow) for n in (20, 50))]
+)
 def test_nusa_on_cifar_in_steps(root: Path, backbone: Path, tmp_path: Path, steps: int) -> None:
     command = ["run", "--method", "nusa", "--benchmark", f"cifar100-{steps}step"]
     command += ["--backbone", str(backbone)]

@@ -51,6 +51,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Python:
     return run
 
 
+@pytest.mark.slow
 def test_every_method_keeps_the_contract(python: Python) -> None:
     python(
         "-c",

@@ -33,7 +33,8 @@ def _likeness(name: str, other: str) -> float:
     """From 0 to 1; what both have before the last dot does not make them alike."""
     (section, _, key), (other_section, _, other_key) = name.rpartition("."), other.rpartition(".")
     pair = (key, other_key) if section == other_section else (name, other)
-    return difflib.SequenceMatcher(None, *(text.lower() for text in pair)).ratio()
+    one, another = (text.lower() for text in pair)
+    return difflib.SequenceMatcher(None, one, another).ratio()
 
 
 def require(condition: bool, name: str, rule: str, value: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
@@ -157,7 +157,7 @@ class Launcher(Protocol):
             ClbenchError: what is asked for is not there.
         """
 
-    def run(self, cells: Sequence[Cell], resources: Resources) -> Iterator[Event]:
+    def run(self, cells: Sequence[Cell], resources: Resources) -> Generator[Event]:
         """Make every cell once, and say when it starts and ends.
 
         Closing the iterator ends what still runs gracefully, unless the launcher `stays`.

@@ -143,7 +143,7 @@ def _steps(result: Result, train: TrainSettings) -> float:
 def _scaled(result: Result, train: TrainSettings) -> float:
     """Seconds of a run, with its training stretched to that of other settings."""
     before = TrainSettings.model_validate(result["config"]["train"])
-    training = result["cost"]["training_seconds"]
+    training: float = result["cost"]["training_seconds"]
     if (before.epochs is None) != (train.epochs is None):
         return _seconds(result)
     factor = _steps(result, train) / _steps(result, before)

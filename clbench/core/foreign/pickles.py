@@ -36,9 +36,9 @@ def check_pickle(content: bytes, allowed: Callable[[str, str], bool]) -> None:
     _pickle.UnpicklingError: its protocol 4 is not allowed
     """
     for operation, argument, _ in pickletools.genops(content):
-        if operation.proto > PROTOCOL or (operation.name == "PROTO" and argument > PROTOCOL):
-            newer = argument if operation.name == "PROTO" else operation.proto
-            raise pickle.UnpicklingError(f"its protocol {newer} is not allowed")
+        protocol = int(argument or 0) if operation.name == "PROTO" else operation.proto
+        if protocol > PROTOCOL:
+            raise pickle.UnpicklingError(f"its protocol {protocol} is not allowed")
         if operation.name in CALLED:
             module, _, name = str(argument).partition(" ")
             if not allowed(module, name):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from clbench.launch.cells import Cell, Event, Outcome, Resources, outcome_of
@@ -57,7 +57,7 @@ class Local:
         """As many cells at a time as cores, devices and memory allow; the cores are shared out."""
         return self.machine.share_out(len(cells), resources)
 
-    def run(self, cells: Sequence[Cell], resources: Resources) -> Iterator[Event]:
+    def run(self, cells: Sequence[Cell], resources: Resources) -> Generator[Event]:
         """See `Launcher.run`."""
         given = self.fitted(cells, resources)
         jobs, cpus, gpus = given.jobs or 1, given.cpus or 1, given.gpus or 0.0

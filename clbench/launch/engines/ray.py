@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -72,7 +72,7 @@ class Ray:
         most += [int(there["GPU"] / gpus)] if gpus else []
         return replace(given, jobs=resources.jobs or max(1, min(most)))
 
-    def run(self, cells: Sequence[Cell], resources: Resources) -> Iterator[Event]:
+    def run(self, cells: Sequence[Cell], resources: Resources) -> Generator[Event]:
         """See `Launcher.run`."""
         given = self.fitted(cells, resources)
         waiting, running = list(reversed(cells)), dict[Any, Cell]()

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -108,7 +108,7 @@ class Slurm:
         jobs = resources.jobs or max(1, len(cells))
         return replace(resources, jobs=jobs, cpus=resources.cpus or 1, gpus=gpus)
 
-    def run(self, cells: Sequence[Cell], resources: Resources) -> Iterator[Event]:
+    def run(self, cells: Sequence[Cell], resources: Resources) -> Generator[Event]:
         """See `Launcher.run`."""
         queue = self.queue()
         watched = {cell.key: _Watched(cell) for cell in cells if cell.key in queue}

@@ -185,8 +185,8 @@ def _protocol_reasons(result: RunResult, number: PublishedNumber) -> Iterator[st
     expected = papers()["reference_data"].get(number.paper_method, {}).get(result.benchmark.name)
     if expected is not None and expected != result.data.reference:
         never = expected.removeprefix("never: ")
-        used = f"{result.data.reference or 'none'}, in the paper {expected}"
-        yield f"other reference data: {used if never == expected else never}"
+        had = f"{result.data.reference or 'none'}, in the paper {expected}"
+        yield f"other reference data: {had if never == expected else never}"
     for key, value in rule.get("requires", {}).items():
         if (used := _options(result).get(key)) != value:
             yield f"other protocol: {key} is {used}, in the paper {value}"
