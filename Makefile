@@ -26,7 +26,7 @@ demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (
 	$(BIN)/clbench compare --benchmark mini --methods finetune,nusa --seeds 0 --matrices $(ARGS)
 
 compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare them
-	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --out reports/mini $(ARGS)
+	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --jobs 1 --out reports/mini $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
 report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of reports/ from the results

@@ -61,6 +61,9 @@ def resolve(
     tree = _merge(given, nest(overrides or {}))
     tree = {key: _with_name(key, value) for key, value in tree.items()}
     names = {key: tree.get(key, {}).pop("name", None) for key in ("method", "benchmark")}
+    for key, name in names.items():
+        if not isinstance(name, str | type | None):
+            raise ClbenchError(f"{key}.name must be a name, got {name!r}")
     chosen = method or names["method"] or "nusa"
     cls = registry.method(chosen) if isinstance(chosen, str) else chosen
     recipe = registry.benchmark(benchmark or names["benchmark"] or "mini")

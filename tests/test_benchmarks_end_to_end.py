@@ -187,7 +187,7 @@ def test_damaged_inputs_are_one_clear_line_and_leave_nothing(
     "benchmark",
     [
         ["mtil-5shot", "--set", "benchmark.order=[DTD, MNIST]"],
-        ["cifar100-10step"],
+        pytest.param(["cifar100-10step"], marks=pytest.mark.slow),
         pytest.param(["mtil-5shot"], marks=pytest.mark.slow),
         pytest.param(["cifar100-50step"], marks=pytest.mark.slow),
     ],

@@ -179,3 +179,9 @@ def test_assignments_need_key_and_value(text: str) -> None:
 def test_a_key_below_a_value_is_refused() -> None:
     with pytest.raises(ClbenchError, match="cannot hold keys"):
         config.nest({"train": 3, "train.lr": 1})
+
+
+@pytest.mark.parametrize("key", ["method", "benchmark"])
+def test_a_name_that_is_no_name_is_refused(key: str) -> None:
+    with pytest.raises(ClbenchError, match=rf"{key}.name must be a name, got \{{'seconds': 1\}}"):
+        resolve(overrides={f"{key}.name.seconds": 1})

@@ -24,7 +24,7 @@ from clbench.core.results.result import RunResult
 from tests.fuzz.strategies import KEYS, TREES, changed_value, checked, damage
 
 DATA = Path(__file__).parent / "data"
-FEW, MANY = 40, 250
+FEW, MANY = 25, 250
 
 
 def invoke(*arguments: object) -> Result:

@@ -81,6 +81,7 @@ def test_commands_name_the_methods_and_what_they_need(python: Python) -> None:
     assert "lr: 0.0005" in shown
 
 
+@pytest.mark.slow
 def test_the_recipe_beside_a_module_is_applied(python: Python) -> None:
     printed = python(
         "-c",

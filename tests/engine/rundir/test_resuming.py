@@ -47,7 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "lwf_vr": {"sentences": 12, "reference_batch": 6},
     "zscl": {"reference": "task", "captions": "task", "reference_batch": 6, "average_every": 2},
 }
-ALWAYS = {"condu", "er", "gnsp", "icarl", "nusa"}
+ALWAYS = {"condu", "gnsp", "icarl", "nusa"}
 """Methods between them with all kinds of state; the others go on, too, in the slow tests."""
 TRAINING = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)

@@ -214,6 +214,7 @@ def test_every_part_of_it_counts(old: str, new: str) -> None:
     assert changed != source_hash(from_notebook(NOTEBOOK))
 
 
+@pytest.mark.slow
 def test_it_has_the_same_hash_in_every_process() -> None:
     """Sets are in another order in every process."""
     code = (

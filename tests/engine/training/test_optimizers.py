@@ -82,8 +82,8 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("cls", "recipe"),
     [
-        (Momentum, {}),
-        (Milestones, {}),
+        pytest.param(Momentum, {}, marks=pytest.mark.slow),
+        pytest.param(Milestones, {}, marks=pytest.mark.slow),
         (OneCycle, {}),
         pytest.param(
             Projections,

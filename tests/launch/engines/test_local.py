@@ -75,7 +75,7 @@ def test_a_run_whose_nursery_is_killed_saves_and_ends(
     (nursery,) = [
         int(process.name)
         for process in Path("/proc").iterdir()
-        if process.name.isdigit() and _parent(process) == os.getpid()
+        if process.name.isdigit() and _parent(process) == os.getpid() and _is_nursery(process)
     ]
     os.kill(nursery, signal.SIGKILL)
     assert next(events).outcome is Outcome.FAILED
@@ -88,6 +88,10 @@ def _parent(process: Path) -> int:
         return int((process / "stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+def _is_nursery(process: Path) -> bool:
+    return b"clbench.launch.engines.nursery" in (process / "cmdline").read_bytes()
 
 
 def test_a_closed_launcher_leaves_nothing_running(cell: Make, local: Callable[..., Local]) -> None:
