@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
-from pydantic import Field
 from torch import Tensor
 
 from clbench.clip.draws import Draws
@@ -17,6 +16,7 @@ from clbench.core.hyperparameters import (
     DistillationWeight,
     LabelSmoothing,
     ReferenceBatchSize,
+    SharedTeacher,
     Temperature,
 )
 from clbench.core.method import Method
@@ -51,13 +51,7 @@ class LwF(Method):
         temperature: Temperature = 2.0,
         label_smoothing: LabelSmoothing = 0.2,
         reference_batch: ReferenceBatchSize = 64,
-        as_released: Annotated[
-            bool,
-            Field(
-                description="Let teacher and model share their weights, as the release does in "
-                "class-incremental runs, so that nothing is distilled."
-            ),
-        ] = False,
+        as_released: SharedTeacher = False,
     ) -> None:
         super().__init__()
 

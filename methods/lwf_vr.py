@@ -18,6 +18,7 @@ from clbench.core.hyperparameters import (
     DistillationWeight,
     LabelSmoothing,
     ReferenceBatchSize,
+    SharedTeacher,
     Temperature,
 )
 from clbench.core.method import Method
@@ -53,13 +54,7 @@ class LwFVR(Method):
         temperature: Temperature = 2.0,
         label_smoothing: LabelSmoothing = 0.2,
         reference_batch: ReferenceBatchSize = 64,
-        as_released: Annotated[
-            bool,
-            Field(
-                description="Let teacher and model share their weights, as the release does in "
-                "class-incremental runs, so that nothing is distilled."
-            ),
-        ] = False,
+        as_released: SharedTeacher = False,
     ) -> None:
         super().__init__()
 

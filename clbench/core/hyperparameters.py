@@ -32,6 +32,13 @@ Alpha = Annotated[float, Field(gt=0, description="Numerator of the update's scal
 DistillationWeight = Annotated[float, Field(ge=0, description="Weight of the distillation.")]
 Temperature = Annotated[float, Field(gt=0, description="Of the distillation.")]
 ReferenceBatchSize = Annotated[int, Field(ge=1, description="Reference images per step.")]
+SharedTeacher = Annotated[
+    bool,
+    Field(
+        description="Let teacher and model share their weights, as the release does in "
+        "class-incremental runs, so that nothing is distilled."
+    ),
+]
 
 
 def signature_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
