@@ -121,11 +121,6 @@ class Records:
         self._write(cell, record)
         return record
 
-    def forget_failures(self, cell: Cell) -> None:
-        """Whoever types the command again gives every cell its full number of attempts."""
-        if (before := self.of(cell.key)).failures:
-            self._write(cell, replace(before, failures=0))
-
     def save_plan(self, cells: Sequence[Cell], launcher: str, resources: Resources) -> Path:
         """Note that these cells are wanted.
 
