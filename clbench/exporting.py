@@ -20,7 +20,7 @@ from clbench.clip.weights.transformers_folder import WEIGHTS_FILE as TRANSFORMER
 from clbench.clip.weights.transformers_folder import write_transformers
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.files import file_hash, write_atomic
-from clbench.core.method import Method, answers_with_model
+from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.core.task import ClassTexts
 from clbench.engine.rundir.checkpoints import FOLDER as CHECKPOINTS
@@ -178,7 +178,7 @@ def open_clip_logits(folder: Path, images: Tensor, classes: ClassTexts) -> Tenso
 @torch.no_grad()
 def _answers(method: Method, images: Tensor, candidates: ClassTexts) -> Tensor | None:
     """The method's own logits; None where it is more than a CLIP."""
-    return method.classify(images, candidates) if answers_with_model(method) else None
+    return method.classify(images, candidates) if method.answers_with_model else None
 
 
 def _difference(own: Tensor | None, exported: Tensor, model: CLIP) -> float:

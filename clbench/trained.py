@@ -9,7 +9,7 @@ from clbench.clip.adapters.attach import detach
 from clbench.clip.model import CLIP
 from clbench.clip.weights.loading import load_clip
 from clbench.core.errors import ClbenchError
-from clbench.core.method import Method, answers_with_model
+from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.core.settings import BackboneSettings
 from clbench.engine.retesting import restore
@@ -99,7 +99,7 @@ def merged(method: Method) -> CLIP:
         NotMergeableError: the method answers in a way of its own, or the model holds more than a
             CLIP.
     """
-    if not answers_with_model(method):
+    if not method.answers_with_model:
         raise NotMergeableError(
             f"method {method.name!r} cannot be merged into a CLIP: it answers by a classify of its "
             "own; clbench.load_method has all of it"

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
 from pydantic import Field
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from clbench.clip.heads import LinearHead
 from clbench.clip.importance import diagonal_fisher
 from clbench.clip.losses import classification
 from clbench.clip.merging import assign, flatten, interpolated
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import LabelSmoothing
 from clbench.core.method import Method
-from clbench.core.task import Task
+from clbench.core.task import ClassTexts, Task
 from clbench.core.training import trained_parameters
 
 if TYPE_CHECKING:
@@ -31,7 +33,12 @@ class WiSEFT(Method):
     weight are ``(1 - alpha) F_anchor`` and ``alpha F``, divided by their sum, where F is the
     diagonal Fisher information of the task's images under either model.
 
-    Stored: nothing with the anchor ``previous``, the initial CLIP with ``zero-shot``.
+    With the classifier ``linear``, as WiSE-FT was published, the image encoder is trained with a
+    linear classifier of the task's classes that starts from their text features; both are
+    averaged, the classifier with what it started from. Classes not learned keep their text.
+
+    Stored: nothing with the anchor ``previous``, the initial CLIP with ``zero-shot``; the averaged
+    classifiers.
 
     Paper: https://arxiv.org/abs/2109.01903
     """
@@ -62,22 +69,37 @@ class WiSEFT(Method):
                 "averages all weights alike.",
             ),
         ] = 0,
+        classifier: Annotated[
+            Literal["text", "linear"],
+            Field(
+                description="What classifies image features: text features, both encoders being "
+                "trained, or a linear layer that starts from them."
+            ),
+        ] = "text",
         label_smoothing: LabelSmoothing = 0.2,
     ) -> None:
         super().__init__()
 
     def prepare(self, model: CLIP) -> None:
-        """Train everything but the logit scale."""
+        """Train everything but the logit scale, or the image encoder and a classifier."""
         super().prepare(model)
-        model.requires_grad_(True)
+        linear = self.classifier == "linear"
+        encoders = model.network.visual if linear else model
+        encoders.requires_grad_(True)
         keep = self.anchor == "zero-shot"
         self.register_buffer("zero_shot", flatten(trained_parameters(self)) if keep else None)
+        self.head = LinearHead(model.network.visual.output_dim) if linear else None
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Remember where the task starts."""
+        if self.head is not None:
+            texts = self.model.class_features(task.classes)
+            self.head.start(self.model.logit_scale.exp() * texts)
         weights = trained_parameters(self)
         start = flatten(weights)
-        self.before = start if self.zero_shot is None else self.zero_shot
+        self.before = start.clone()
+        if self.zero_shot is not None:
+            self.before[: len(self.zero_shot)] = self.zero_shot
         if self.fisher:
             assign(weights, self.before)
             self.importance = self._importance(task, data)
@@ -92,9 +114,26 @@ class WiSEFT(Method):
         both = (self.importance, self._importance(task, data)) if self.fisher else None
         weights = trained_parameters(self)
         assign(weights, interpolated(self.before, flatten(weights), self.alpha, both))
+        if self.head is not None:
+            self.head.keep(task.classes.ids)
+
+    @property
+    def answers_with_model(self) -> bool:
+        """Whether text features classify."""
+        return self.classifier == "text"
+
+    def classify(self, images: Tensor, candidates: ClassTexts) -> Tensor:
+        """Learned classes by their averaged linear classifier, if there is one."""
+        if self.head is None:
+            return super().classify(images, candidates)
+        texts = self.model.logit_scale.exp() * self.model.class_features(candidates)
+        return self.head.among(self.model.encode_image(images), candidates.ids, texts)
 
     def _loss(self, batch: Batch) -> Tensor:
-        return classification(self.model, batch, self.label_smoothing)
+        if self.head is None:
+            return classification(self.model, batch, self.label_smoothing)
+        logits = self.head(self.model.encode_image(batch.images))
+        return F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
 
     def _importance(self, task: Task, data: TaskData) -> Tensor:
         """Diagonal Fisher information ``(d,)`` of the task's images under the present weights."""

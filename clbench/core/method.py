@@ -150,6 +150,14 @@ class Method(nn.Module, ABC):
         """
         return self.model.logits(images, self.model.class_features(candidates))
 
+    @property
+    def answers_with_model(self) -> bool:
+        """Whether the answers are those of `model` alone: `classify` is inherited.
+
+        Overrides that have a `classify` of their own for some hyper-parameters only say when.
+        """
+        return type(self).classify is Method.classify and "classify" not in vars(self)
+
     def footprint(self) -> Footprint:
         """What the method costs besides time. Override where data come from elsewhere.
 
@@ -185,8 +193,3 @@ def method_name(method: Method | type[Method]) -> str:
     """The registry key of a method class or instance."""
     cls = method if isinstance(method, type) else type(method)
     return cast(str, getattr(cls, "name", cls.__name__.lower()))
-
-
-def answers_with_model(method: Method) -> bool:
-    """Whether the answers of a method are those of its CLIP alone: it inherits `classify`."""
-    return type(method).classify is Method.classify and "classify" not in vars(method)

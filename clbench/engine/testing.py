@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from clbench.clip.model import CLIP
 from clbench.clip.shortcuts.constancy import fingerprint
 from clbench.core.data import SequenceData
-from clbench.core.method import Method, answers_with_model
+from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.settings import RunSettings
 from clbench.core.task import ClassTexts
@@ -76,7 +76,7 @@ class RowTester:
         """All that decides the answers; None where that could be anything."""
         method = self.method
         same = getattr(method, "model", self.model) is self.model
-        return fingerprint(self.model) if same and answers_with_model(method) else None
+        return fingerprint(self.model) if same and method.answers_with_model else None
 
     def _known(self, learned: int) -> CorrectRow:
         """Cells of the last row whose model and candidates are still the same."""

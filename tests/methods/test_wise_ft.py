@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from clbench.clip.merging import flatten
+from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
+from clbench.core.task import ClassTexts, Task
+from clbench.core.training import trained_parameters
 from clbench.methods.wise_ft import WiSEFT
+from clbench.testing.checks import check_method
 from clbench.testing.driving import begin, end, run_steps, run_task
+from clbench.testing.toys import make_tasks
 from tests.golden.golden import TASK, build_clip, read, train_on_pool
 
 
@@ -36,6 +41,80 @@ def test_reproduces_the_released_training_and_merges(anchor, prefix):
             texts = model.encode_text(golden.tensors[f"task{asked}.tokens"].long())
             logits = recorded[f"probe_logits.task{asked}"]
             torch.testing.assert_close(model.logits(probes, texts), logits, atol=5e-4, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", ["0.0", "0.5", "1.0"])
+def test_reproduces_the_original_with_a_linear_classifier(alpha):
+    golden = read("wise_original_finetune")
+    hp, tensors = golden.metadata["hp"], golden.tensors
+    model = build_clip(golden.metadata["cfg"], golden.below("before."))
+    tokens = {
+        f"{c} {t}": row for c, rows in enumerate(tensors["tokens"]) for t, row in enumerate(rows)
+    }
+    model.tokenizer = lambda texts: torch.stack([tokens[text] for text in texts]).long()
+    names = tuple(str(c) for c in range(len(tensors["tokens"])))
+    templates = [f"{{}} {t}" for t in range(tensors["tokens"].shape[1])]
+    task = Task("golden", ClassTexts.from_templates(names, templates))
+    method = WiSEFT(
+        alpha=float(alpha),
+        anchor="zero-shot",
+        classifier="linear",
+        label_smoothing=hp["label_smoothing"],
+    )
+    method.prepare(model)
+    method.begin_task(task, None)
+    head = golden.below("head_initial.")
+    torch.testing.assert_close(method.head.weight.data, head["weight"], atol=1e-5, rtol=0)
+    torch.testing.assert_close(method.head.bias.data, head["bias"])
+
+    trained = trained_parameters(method)
+    optimizer = torch.optim.AdamW(trained, weight_decay=hp["weight_decay"])
+    for step, (rate, rows) in enumerate(zip(tensors["lr"], tensors["batches"], strict=True)):
+        optimizer.param_groups[0]["lr"] = rate.item()
+        optimizer.zero_grad()
+        batch = Batch(tensors["pool"][rows].float(), tensors["pool_labels"][rows], None)
+        loss = method.loss(batch)["classification"]
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(trained, hp["clip_norm"])
+        optimizer.step()
+        torch.testing.assert_close(loss, tensors["losses"][step], atol=5e-5, rtol=0)
+        expected = tensors["grad_norm_before_clip"][step]
+        torch.testing.assert_close(norm, expected, atol=1e-3, rtol=1e-4)
+    weights = {**model.export_state_dict(), **method.head.state_dict(prefix="head.")}
+    finetuned = golden.below("finetuned.")
+    assert len(finetuned) == 5
+    for name, weight in finetuned.items():
+        torch.testing.assert_close(weights[name], weight, atol=1e-5, rtol=0)
+
+    method.end_task(task, None)
+    probes = tensors["probe_images"].float()
+    logits = method.classify(probes, task.classes)
+    expected = tensors[f"alpha{alpha}.probe_logits"]
+    torch.testing.assert_close(logits, expected, atol=5e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_keeps_the_contract_with_a_linear_classifier():
+    check_method(WiSEFT, {"classifier": "linear", "anchor": "zero-shot"})
+
+
+def test_a_linear_classifier_answers_for_learned_classes_only(tiny_clip):
+    (first, data), (second, _) = make_tasks(3, 3)
+    method = WiSEFT(classifier="linear", alpha=1.0)
+    method.prepare(tiny_clip)
+    before = tiny_clip.export_state_dict()
+    run_task(method, first, data, steps=3)
+    with torch.no_grad():
+        images = next(data.batches(4)).images
+        both = method.classify(images, second.classes + first.classes)
+        unseen = tiny_clip.logits(images, tiny_clip.class_features(second.classes))
+        features = tiny_clip.encode_image(images)
+    learned = features @ method.head.rows.T + method.head.offsets
+    torch.testing.assert_close(both, torch.cat([unseen, learned], dim=1))
+    assert not torch.equal(method.head.offsets, torch.zeros(len(first.classes)))
+    for name, weight in tiny_clip.export_state_dict().items():
+        moved = not torch.equal(weight, before[name])
+        assert moved <= name.startswith("visual."), name
 
 
 @pytest.mark.parametrize(("anchor", "start"), [("previous", 1), ("zero-shot", 0)])

@@ -111,14 +111,15 @@ class Slurm:
     def run(self, cells: Sequence[Cell], resources: Resources) -> Generator[Event]:
         """See `Launcher.run`."""
         queue = self.queue()
-        watched = {cell.key: _Watched(cell) for cell in cells if cell.key in queue}
+        watched: dict[str, _Watched] = {}
+        fresh: list[Cell] = []
         for cell in cells:
-            if cell.key not in watched and (found := holder(cell.path)):
-                yield Event(cell, Outcome.ELSEWHERE, reason=found)
-                watched.pop(cell.key, None)
-            elif cell.key not in watched:
-                watched[cell.key] = _Watched(cell)
-        fresh = [w.cell for key, w in watched.items() if key not in queue]
+            if cell.key not in queue:
+                if found := holder(cell.path):
+                    yield Event(cell, Outcome.ELSEWHERE, reason=found)
+                    continue
+                fresh.append(cell)
+            watched[cell.key] = _Watched(cell)
         self.submit(fresh, self.fitted(cells, resources))
         while watched:
             queue = self.queue()

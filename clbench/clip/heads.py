@@ -1,0 +1,72 @@
+"""Linear classifiers of image features, beside the text features that classify in CLIP."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
+
+from clbench.clip.growing import let_grow
+
+
+class LinearHead(nn.Module):
+    """A classifier ``W f + b`` of one task at a time, and what became of those of earlier tasks.
+
+    Args:
+        width: size D of image features.
+    """
+
+    weight: nn.Parameter
+    """Of the present task's C classes, ``(C, D)``; none between tasks."""
+    bias: nn.Parameter
+    """``(C,)``."""
+    rows: Tensor
+    """Of the K classes of earlier tasks, ``(K, D)``."""
+    offsets: Tensor
+    """Their biases, ``(K,)``."""
+    ids: Tensor
+    """Their numbers in the whole benchmark, ``(K,)``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(0, width))
+        self.bias = nn.Parameter(torch.zeros(0))
+        self.register_buffer("rows", torch.zeros(0, width))
+        self.register_buffer("offsets", torch.zeros(0))
+        self.register_buffer("ids", torch.zeros(0, dtype=torch.int64))
+        let_grow(self, "weight", "bias", "rows", "offsets", "ids")
+
+    def start(self, weight: Tensor) -> None:
+        """Begin a task with these rows ``(C, D)`` and no bias."""
+        self.weight = nn.Parameter(weight.detach().clone())
+        self.bias = nn.Parameter(weight.new_zeros(len(weight)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of features ``(B, D)`` among the present task's classes."""
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features.float(), self.weight, self.bias)
+
+    @torch.no_grad()
+    def keep(self, ids: Sequence[int]) -> None:
+        """End a task, whose classes have these numbers in the whole benchmark."""
+        self.rows = torch.cat([self.rows, self.weight])
+        self.offsets = torch.cat([self.offsets, self.bias])
+        self.ids = torch.cat([self.ids, self.ids.new_tensor(ids)])
+        self.start(self.weight[:0])
+
+    def among(self, features: Tensor, ids: Sequence[int], others: Tensor) -> Tensor:
+        """Logits ``(B, C)`` among any classes: those learned by their rows, all others as given.
+
+        Args:
+            features: ``(B, D)``.
+            ids: the C numbers of the classes.
+            others: ``(C, D)``, rows of classes that were not learned.
+        """
+        matches = self.ids[None, :] == self.ids.new_tensor(ids)[:, None]
+        learned, kept = matches.nonzero(as_tuple=True)
+        weight = others.float().index_put((learned,), self.rows[kept])
+        bias = weight.new_zeros(len(ids)).index_put((learned,), self.offsets[kept])
+        with torch.autocast(features.device.type, enabled=False):
+            return F.linear(features.float(), weight, bias)
