@@ -352,8 +352,8 @@ def recipe_deviation(result: RunResult) -> str | None:
     if ":" in method:  # a result must not make this process import what it names
         return "other settings: no recipe for a method from elsewhere"
     overrides = {f"benchmark.{key}": value for key, value in section["options"].items()}
-    if method in papers()["as_released"]:
-        overrides["method.as_released"] = True
+    published_with = papers()["published_with"].get(method, {})
+    overrides |= {f"method.{key}": value for key, value in published_with.items()}
     try:
         recipe, _ = config.resolve(method, section["name"], overrides=overrides)
     except ClbenchError:

@@ -216,7 +216,7 @@ def test_every_method_with_reference_data_has_a_rule_for_them() -> None:
     needing = [n for n, cls in registry.methods().items() if "reference-images" in cls.needs]
     assert needing
     assert {name for name in needing if published_of(name)} <= rules
-    assert set(papers()["as_released"]) <= {*registry.method_names()}
+    assert set(papers()["published_with"]) <= {*registry.method_names()}
 
 
 def settled(make: MakeResult, method: str, **changed: Any) -> RunResult:
@@ -241,6 +241,17 @@ def test_numbers_of_a_release_are_compared_with_its_switch_only(make_result: Mak
     assert api.recipe_deviation(settled(make_result, "icarl")) == expected
     assert api.recipe_deviation(settled(make_result, "lwf", method__as_released=True)) == expected
     assert api.recipe_deviation(settled(make_result, "lwf")) is None
+
+
+def test_numbers_of_condu_are_compared_where_the_data_set_tells_the_model(
+    make_result: MakeResult,
+) -> None:
+    by_image = settled(make_result, "condu")
+    assert api.recipe_deviation(by_image) == "other settings than the recipe's: method.choose"
+    by_name = settled(make_result, "condu", method__choose="dataset")
+    assert api.recipe_deviation(by_name) is None
+    table = published_table([mtil(make_result, "condu")], as_recipe)
+    assert line(table, "Last")["published"] == 87.1
 
 
 def test_other_settings_than_the_recipes_are_not_compared(make_result: MakeResult) -> None:
