@@ -15,7 +15,7 @@ from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
 from clbench.core.foreign.console import SafeConsole
-from clbench.core.method import Method
+from clbench.core.method import REFERENCE_SOURCES, Method
 from clbench.core.results.display import show_with
 from clbench.core.results.losses import same_losses
 from clbench.core.results.manifest import FIRST_SCHEMA
@@ -34,12 +34,7 @@ from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
-from clbench.inputs import (
-    REFERENCE_SOURCES,
-    load_inputs,
-    require_inputs,
-    require_reference,
-)
+from clbench.inputs import load_inputs, require_inputs, require_reference
 from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
@@ -131,7 +126,7 @@ def run_resolved(
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model, sequence = load_inputs(settings)
-    require_reference(settings, cls, sequence)
+    require_reference(settings, cls, sequence, quiet=quiet)
     note_unknown_words(model, sequence.benchmark, reporter)
     for note in sequence.notes:
         reporter.note(note)

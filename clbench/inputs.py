@@ -5,24 +5,22 @@ from __future__ import annotations
 import inspect
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from clbench import registry
 from clbench.clip.model import CLIP
 from clbench.clip.weights.loading import load_clip
 from clbench.core.data import SequenceData
 from clbench.core.errors import ClbenchError
+from clbench.core.method import REFERENCE_SOURCES
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
-from clbench.engine.rundir.provenance import Inputs
+from clbench.engine.rundir.provenance import Inputs, hash_reference, reference_sources
 from clbench.engine.rundir.resuming import require_same_inputs
 from clbench.engine.training.trainers import choose_device
 
 if TYPE_CHECKING:
     from clbench.core.method import Method
-
-REFERENCE_SOURCES: Final = {"reference": "reference-images", "captions": "reference-texts"}
-"""Hyper-parameters that name sources of reference data, and the need that a method declares."""
 
 
 def load_inputs(settings: RunSettings) -> tuple[CLIP, SequenceData]:
@@ -53,7 +51,7 @@ def require_inputs(
     known: dict[str, Inputs] | None = None,
     quiet: bool = True,
 ) -> None:
-    """Refuse a complete result whose weights, images or prompts are not what they were.
+    """Refuse a complete result whose weights, images, prompts or reference data changed.
 
     Args:
         settings: those of the run.
@@ -67,32 +65,43 @@ def require_inputs(
     """
     known = {} if known is None else known
     names = ("backbone", "benchmark", "data_root", "cache_root", "quick")
-    key = settings.model_dump_json(include=set(names))
+    sources = None
+    if result.data.reference_hashes:
+        sources = reference_sources(result.method.needs, settings.method.params)
+    key = f"{settings.model_dump_json(include=set(names))} {sources}"
     if key not in known:
         try:
             model, sequence = load_inputs(settings)
             sequence.hash_images(quiet=quiet)
+            hash_reference(sequence, sources or {}, quiet=quiet)
+            known[key] = Inputs.of(model, sequence, sources)
         except ClbenchError as error:
             raise ClbenchError(
                 f"{path} is complete, but whether weights and images are still those it was made "
                 f"with cannot be told (`clbench show {path}` shows the result all the same): "
                 f"{error}"
             ) from error
-        known[key] = Inputs.of(model, sequence)
     require_same_inputs(result, known[key], path)
 
 
-def require_reference(settings: RunSettings, cls: type[Method], sequence: SequenceData) -> None:
-    """Look for a method's reference data now, not hours later when the first task begins.
+def require_reference(
+    settings: RunSettings, cls: type[Method], sequence: SequenceData, *, quiet: bool = True
+) -> None:
+    """Look at a method's reference data now, not hours later when the first task begins.
+
+    Args:
+        settings: those of the run.
+        cls: the method.
+        sequence: what reads them.
+        quiet: show no progress.
 
     Raises:
         ClbenchError: a source is missing or has nothing.
     """
-    params = settings.method.params
-    named = {key for key, need in REFERENCE_SOURCES.items() if need in cls.needs and key in params}
-    if named:
-        sources = {key: params[key] if key in named else "task" for key in REFERENCE_SOURCES}
-        sequence.reference_stream(0, sources["reference"], sources["captions"], 0)
+    if sources := reference_sources(cls.needs, settings.method.params):
+        images, texts = (sources.get(key, "task") for key in REFERENCE_SOURCES)
+        sequence.reference_stream(0, images, texts, 0)
+        hash_reference(sequence, sources, quiet=quiet)
 
 
 def workers(settings: RunSettings) -> int:

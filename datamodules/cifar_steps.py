@@ -89,7 +89,9 @@ def steps(  # noqa: PLR0913 - the signature is the schema
     def load(step: int) -> tuple[Decoded, Decoded]:
         return _step(train, groups[step]), _step(test, groups[step], thin=quick)
 
-    return TaskSequence(benchmark, load, image_size=image_size, data_root=root, workers=workers)
+    return TaskSequence(
+        benchmark, load, image_size=image_size, data_root=root, cache=cache, workers=workers
+    )
 
 
 def _chosen(texts: ClassTexts, classes: NDArray[np.int64]) -> ClassTexts:

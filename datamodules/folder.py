@@ -96,6 +96,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         load,
         image_size=image_size,
         data_root=data_folder(data_root),
+        cache=cache,
         workers=workers,
         notes=notes,
     )

@@ -92,7 +92,9 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
             Decoded.of(test, image_size, cache, f"{name}-test", about=about_test),
         )
 
-    return TaskSequence(benchmark, load, image_size=image_size, data_root=root, workers=workers)
+    return TaskSequence(
+        benchmark, load, image_size=image_size, data_root=root, cache=cache, workers=workers
+    )
 
 
 def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -16,11 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from clbench.core.errors import ClbenchError
+from clbench.datamodules.pixels.data_folder import Cache
+from clbench.datamodules.pixels.file_hashes import FileHashes
 from clbench.datamodules.pixels.rgb import SUFFIXES, decode
 
 if TYPE_CHECKING:
     from timm.data.imagenet_info import ImageNetInfo
 
+OWN_SOURCES: Final = ("task", "benchmark")
+"""Sources that are no files of their own."""
 IMAGENET: Final = "imagenet"
 CONCEPTUAL_CAPTIONS: Final = "conceptual-captions"
 IMAGE_FOLDERS: Final = {
@@ -61,6 +67,25 @@ class ImageFolder:
                 f"no images in {self.path}: expected {self.path}/<class name>/<image>.jpg"
             )
         self._source = source
+        self._digest: str | None = None
+
+    def digest(self, cache: Cache | None, *, quiet: bool = False) -> str:
+        """SHA-256 over names and contents of all images, taken once.
+
+        Args:
+            cache: where the hashes of files are kept; None means nowhere.
+            quiet: show no progress.
+
+        Raises:
+            ClbenchError: an image cannot be read.
+        """
+        if self._digest is None:
+            names = [path.relative_to(self.path).as_posix() for path in self.paths]
+            hashes = FileHashes(self.path, cache).of_all(names, self.path.name, quiet=quiet)
+            sha = hashlib.sha256(json.dumps(names).encode())
+            sha.update(hashes.tobytes())
+            self._digest = sha.hexdigest()
+        return self._digest
 
     @property
     def title(self) -> str:

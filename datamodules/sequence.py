@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,7 +20,7 @@ from clbench.core.settings import Augmentation, TrainSettings
 from clbench.core.task import Benchmark
 from clbench.datamodules.joint import JoinedImages, JointSampler
 from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
-from clbench.datamodules.pixels.data_folder import data_folder
+from clbench.datamodules.pixels.data_folder import Cache, data_folder
 from clbench.datamodules.pixels.decoded import Decoded
 from clbench.datamodules.reference import (
     EVERYTHING,
@@ -32,6 +34,7 @@ from clbench.datamodules.reference import (
 )
 from clbench.datamodules.reference_folders import (
     CONCEPTUAL_CAPTIONS,
+    OWN_SOURCES,
     ImageFolder,
     read_texts,
     texts_title,
@@ -149,6 +152,7 @@ class TaskSequence(pl.LightningDataModule):
         image_size: side in pixels to which reference images are brought.
         data_root: the data folder, in which ``imagenet`` and ``conceptual-captions`` lie; the
             user's if None.
+        cache: where hashes of reference images are kept; None means nowhere.
         workers: data-loading processes.
         notes: what the user should know about the images, one line each.
     """
@@ -161,6 +165,7 @@ class TaskSequence(pl.LightningDataModule):
         reference: Callable[[int, int], ReferencePairs] | None = None,
         image_size: int = 224,
         data_root: Path | None = None,
+        cache: Cache | None = None,
         workers: int = 0,
         notes: Sequence[str] = (),
     ) -> None:
@@ -171,6 +176,8 @@ class TaskSequence(pl.LightningDataModule):
         self._reference = reference
         self._image_size = image_size
         self._data_root = data_root or data_folder(None)
+        self._cache = cache
+        self._folders: dict[str, ImageFolder] = {}
         self._workers = workers
         self._sets: dict[int, ImageSets] = {}
 
@@ -357,12 +364,34 @@ class TaskSequence(pl.LightningDataModule):
             pairs = self.reference_pairs(task, images, EVERYTHING, seed)
             pool, images = MemoryPool(pairs), pairs.source
         else:
-            folder = ImageFolder(images, self._data_root)
+            folder = self._folder(images)
             pool, images = FolderPool(folder, self._image_size), folder.title
         lines, title = self._texts(task, texts)
         own = texts == "task"
         whole = images if images == title else f"{images}, texts: {title}"
         return Stream(pool, lines, whole, seed, own_texts=own)
+
+    def reference_hashes(self, images: str, texts: str, *, quiet: bool = False) -> dict[str, str]:
+        """SHA-256 of reference data that lie in files (see `SequenceData.reference_hashes`).
+
+        That of images covers their names and what they hold; that of texts covers what is read.
+
+        Raises:
+            ClbenchError: a source has nothing, or cannot be read.
+        """
+        found: dict[str, str] = {}
+        if images not in OWN_SOURCES:
+            found["images"] = self._folder(images).digest(self._cache, quiet=quiet)
+        if texts not in OWN_SOURCES:
+            lines, _ = self._texts(0, texts)
+            found["texts"] = hashlib.sha256(json.dumps([*lines]).encode()).hexdigest()
+        return found
+
+    def _folder(self, source: str) -> ImageFolder:
+        """A folder of reference images, listed once."""
+        if source not in self._folders:
+            self._folders[source] = ImageFolder(source, self._data_root)
+        return self._folders[source]
 
     def _texts(self, task: int, source: str) -> tuple[Sequence[str], str]:
         """The texts of a source, and what it is called."""
@@ -375,7 +404,7 @@ class TaskSequence(pl.LightningDataModule):
         path = Path(source).expanduser()
         if source == CONCEPTUAL_CAPTIONS or path.is_file() or path.suffix in (".txt", ".tsv"):
             return read_texts(source, root), texts_title(source, root)
-        folder = ImageFolder(source, root)
+        folder = self._folder(source)
         return list(dict.fromkeys(folder.captions())), folder.title
 
     def _task_sets(self, task: int) -> ImageSets:

@@ -20,6 +20,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.datamodules import folder as folders
 from clbench.engine.process.progress import QuietReporter
+from tests.engine.rundir.test_resuming import Kill, Killed
 from tests.small_runs import run_small, write_tasks
 
 WEIGHTS = Path(folders.__file__).with_name("mini") / "clip.safetensors"
@@ -114,6 +115,61 @@ def test_a_complete_run_is_not_handed_out_for_other_inputs(
     assert anew.config_hash == first.config_hash
     assert anew.backbone.fingerprint != first.backbone.fingerprint
     assert run(place).provenance == anew.provenance
+
+
+@pytest.fixture
+def sources(place: Path) -> dict[str, Any]:
+    """Reference images and texts of the user's own, as settings of a method that uses both."""
+    for number in range(6):
+        path = place / "reference" / ("car" if number % 2 else "tree") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (30 * number, 90, 90)).save(path, "BMP")
+    (place / "texts.txt").write_text("a red car\na tall tree\n")
+    return {
+        "method__reference": str(place / "reference"),
+        "method__captions": str(place / "texts.txt"),
+        "method__reference_batch": 2,
+        "train__steps": 1,
+    }
+
+
+def test_reference_data_that_changed_are_noticed(place: Path, sources: dict[str, Any]) -> None:
+    """When an interrupted run goes on, and when a complete one is asked for again."""
+
+    def again() -> RunResult:
+        return run(place, "zscl", reporter=notes, **sources)
+
+    def refused(what: str) -> None:
+        with pytest.raises(ClbenchError, match=f"since it began: {what}; add --fresh"):
+            again()
+
+    notes = Notes()
+    image, texts = place / "reference" / "car" / "3.png", place / "texts.txt"
+    pixels, lines = image.read_bytes(), texts.read_text()
+    hashed = r"\(\w{16} is now \w{16}\)"
+    with pytest.raises(Killed):
+        run(place, "zscl", reporter=Kill(task=1, step=1), **sources)
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(image, "BMP")
+    assert len(image.read_bytes()) == len(pixels)
+    texts.write_text(lines.replace("red", "big"))
+    refused(f"the reference images {hashed}, the reference texts {hashed}")
+    image.write_bytes(pixels)
+    texts.write_text(lines)
+    complete = again()
+    assert complete.status == "complete"
+    image.rename(image.with_name("7.png"))
+    refused(f"the reference images {hashed}")
+    shutil.rmtree(place / "reference")
+    with pytest.raises(ClbenchError, match=r"whether weights and images are still .*reference"):
+        again()
+
+    # Results of older versions have no hashes of them, and stay complete.
+    assert complete.data.reference_hashes.keys() == {"images", "texts"}
+    older = complete.data.model_copy(update={"reference_hashes": {}})
+    assert complete.path is not None
+    complete.model_copy(update={"data": older}).save(complete.path / "result.json")
+    assert again().data.reference_hashes == {}
+    assert notes.texts.pop().startswith("already complete")
 
 
 def test_a_smoke_run_is_not_handed_out_either(place: Path) -> None:

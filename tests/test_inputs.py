@@ -31,13 +31,18 @@ def test_missing_reference_data_stop_a_run_before_it_begins(tmp_path):
 
 
 def test_reference_data_are_looked_for_where_a_method_declares_them():
-    asked = []
+    asked, hashed = [], []
 
     class Sequence:
         def reference_stream(self, *arguments):
             asked.append(arguments)
 
+        def reference_hashes(self, *arguments, quiet):
+            hashed.append(arguments)
+            return {}
+
     for name in ("finetune", "lwf", "gift", "zscl"):
         settings, _ = config.resolve(name, "mini")
         inputs.require_reference(settings, registry.method(name), Sequence())
     assert asked == [(0, "benchmark", "task", 0), (0, "benchmark", "benchmark", 0)]
+    assert hashed == [("benchmark", "task"), ("benchmark", "benchmark")]

@@ -30,7 +30,9 @@ def describe_run(path: Path) -> RenderableType:
     parts = [_table("run", _identity(result)), _table("configuration", _flat(result.config))]
     data = {f"{name} (split)": digest for name, digest in result.data.splits.items()}
     data |= {f"{name} (prompts)": digest for name, digest in result.data.prompts.items()}
-    parts.append(_table("data", {**data, "reference images": result.data.reference}))
+    data["reference images"] = result.data.reference
+    data |= {f"reference {k} (hash)": digest for k, digest in result.data.reference_hashes.items()}
+    parts.append(_table("data", data))
     provenance = dict(result.provenance)
     packages = provenance.pop("packages", {})
     parts.append(_table("machine and code", _flat(provenance)))

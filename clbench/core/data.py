@@ -311,3 +311,20 @@ class SequenceData(Protocol):
     ) -> ReferenceStream:
         """See `TaskData.reference_stream`; `chosen` as in `reference_pairs`."""
         ...
+
+    def reference_hashes(self, images: str, texts: str, *, quiet: bool = False) -> dict[str, str]:
+        """Hex digests that change whenever reference data in files do.
+
+        Args:
+            images: source as in `TaskData.reference_stream`.
+            texts: likewise.
+            quiet: show no progress.
+
+        Returns:
+            ``images`` and ``texts`` to a digest; without those that come from the task or the
+            benchmark, which the digests of the image sets and the benchmark's version cover.
+
+        Raises:
+            ClbenchError: a source has nothing, or cannot be read.
+        """
+        ...

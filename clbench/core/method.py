@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, cast
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -31,6 +31,8 @@ Trait = Literal[
     "trains-at-once",
 ]
 """What a method may declare to be excused from a part of the contract (see `Method.traits`)."""
+REFERENCE_SOURCES: Final = {"reference": "reference-images", "captions": "reference-texts"}
+"""Hyper-parameters that name sources of reference data, and the need that a method declares."""
 
 
 @dataclass(frozen=True)

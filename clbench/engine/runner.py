@@ -26,7 +26,7 @@ from clbench.engine.rundir import provenance
 from clbench.engine.rundir.checkpoints import Checkpoint, Position
 from clbench.engine.rundir.costs import reset_peak_memory
 from clbench.engine.rundir.directory import RunDirectory
-from clbench.engine.rundir.provenance import Inputs
+from clbench.engine.rundir.provenance import Inputs, reference_sources
 from clbench.engine.rundir.recording import Recorder
 from clbench.engine.rundir.resuming import (
     Resume,
@@ -97,7 +97,8 @@ class SequenceRunner:
         self.trackers = GuardedTrackers((), reporter.note)
         self.benchmark = sequence.benchmark
         self.device = choose_device(settings)
-        self.recorder = Recorder(settings, Inputs.of(model, sequence), self.device)
+        sources = reference_sources(method.needs, method.hyperparameters())
+        self.recorder = Recorder(settings, Inputs.of(model, sequence, sources), self.device)
         self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
         self.attributes: Attributes

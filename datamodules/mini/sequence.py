@@ -21,7 +21,7 @@ from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
 from clbench.datamodules.mini.render import reference_pairs, render_split
-from clbench.datamodules.pixels.data_folder import data_cache, data_folder, default_cache
+from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder, default_cache
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
@@ -88,6 +88,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         reference=_drawing(rendering, root, quick),
         image_size=image_size,
         data_root=data_folder(data_root),
+        cache=Cache(root),
     )
 
 
@@ -145,6 +146,7 @@ def class_steps(  # noqa: PLR0913 - the signature is the schema
         reference=_drawing(rendering, root, quick),
         image_size=image_size,
         data_root=data_folder(data_root),
+        cache=Cache(root),
     )
 
 

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from rich.progress import Progress, track
+from rich.progress import track
 from torch.utils.data import get_worker_info
 
 from clbench.core.foreign.console import SafeConsole
@@ -118,13 +118,7 @@ class DecodedFile:
         if self._hashes is not None or self.samples.files is None:
             return
         hashes = FileHashes(self.samples.root, self._cache)
-        console = SafeConsole(stderr=True, quiet=quiet)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            shown = bar.add_task(f"looking at {self.name}")
-            self._hashes = hashes.of(
-                self.samples.files,
-                advance=lambda done, total: bar.update(shown, completed=done, total=total),
-            )
+        self._hashes = hashes.of_all(self.samples.files, self.name, quiet=quiet)
 
     def original(self, index: int) -> Image.Image:
         """An image as it was stored, in RGB.

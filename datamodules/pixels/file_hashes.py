@@ -19,8 +19,10 @@ from typing import Final
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from clbench.core.errors import ClbenchError
+from clbench.core.foreign.console import SafeConsole
 from clbench.datamodules.pixels.data_folder import Cache
 
 SETTLED: Final = 2.0
@@ -62,6 +64,25 @@ class FileHashes:
             ClbenchError: a file cannot be read.
         """
         return self._take(files, self._read(), advance, None)
+
+    def of_all(self, files: Sequence[str], name: str, *, quiet: bool) -> Hashes:
+        """As `of`, with a progress bar on terminals.
+
+        Args:
+            files: paths below the folder.
+            name: what the bar says is looked at.
+            quiet: show none.
+
+        Raises:
+            ClbenchError: a file cannot be read.
+        """
+        console = SafeConsole(stderr=True, quiet=quiet)
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            shown = bar.add_task(f"looking at {name}")
+            return self.of(
+                files,
+                advance=lambda done, total: bar.update(shown, completed=done, total=total),
+            )
 
     def changed(
         self, files: Sequence[str], inspect: Inspect, advance: Advance | None = None

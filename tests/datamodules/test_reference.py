@@ -20,6 +20,7 @@ from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.method import Method
 from clbench.core.task import Benchmark, Setting, Task
 from clbench.datamodules import reference, reference_folders
+from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 from clbench.testing.toys import make_tasks
@@ -97,6 +98,35 @@ def test_what_a_step_gets_depends_on_its_number_alone(
     assert whole.texts(6, 4) == late.texts(6, 4)
     orders = {tuple(greys(stream(seed).images(0, 7))) for seed in range(4)}
     assert len(orders) > 1
+
+
+def test_hashes_cover_what_is_read(sequence: TaskSequence, tmp_path: Path) -> None:
+    images, texts = tmp_path / "images", tmp_path / "texts.txt"
+    images.mkdir()
+
+    def hashes(*sources: object) -> dict[str, str]:
+        return TaskSequence(
+            sequence.benchmark, sequence._load, image_size=SIZE, cache=Cache(tmp_path / "cache")
+        ).reference_hashes(*map(str, sources))
+
+    def picture(name: str, grey: int) -> None:
+        Image.new("RGB", (20, 20), (grey, grey, grey)).save(images / name, "BMP")
+
+    picture("a.png", 1)
+    texts.write_text("one\ntwo\n")
+    first = hashes(images, texts)
+    (images / "notes.txt").write_text("no image")
+    texts.write_text("one\n\n  two")
+    assert hashes(images, texts) == first, "nothing else is read than before"
+    assert hashes("task", "benchmark") == {}
+    assert hashes("task", texts) == {"texts": first["texts"]}
+    seen = {first["images"]}
+    for name, grey in (("a.png", 2), ("b.png", 2), ("b.png", 3)):
+        picture(name, grey)
+        seen.add(hashes(images, "task")["images"])
+    assert len(seen) == 4
+    texts.write_text("two\none\n")
+    assert hashes("task", texts) != {"texts": first["texts"]}
 
 
 def test_files_are_read_when_they_are_needed(

@@ -186,12 +186,16 @@ class DataRecord(Record):
         validation: task name to the hash of the training images that a method held out; empty (no
             key in the file) where it held out none.
         reference: where reference images came from; None where the method used none.
+        reference_hashes: ``images`` and ``texts`` to the hash of reference data that were read from
+            files; empty (no key in the file) where there were none, and in results of older
+            versions.
     """
 
     splits: dict[str, str] = {}
     prompts: dict[str, str] = {}
     validation: dict[str, str] = {}
     reference: str | None = None
+    reference_hashes: dict[str, str] = {}
 
 
 class EffectiveRankRecord(Record):
@@ -370,7 +374,7 @@ class RunResult(Record):
         content = self.model_dump(mode="json", by_alias=True)
         if self.effective_rank is None:
             del content["effective_rank"]
-        for key in ("prompts", "validation"):
+        for key in ("prompts", "validation", "reference_hashes"):
             if not content["data"][key]:
                 del content["data"][key]
         for key in ("source", "decides_by_batch"):

@@ -11,7 +11,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
@@ -22,6 +22,7 @@ import torch
 
 from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
+from clbench.core.method import REFERENCE_SOURCES
 from clbench.core.results.result import LAUNCHED, BenchmarkRecord, RunResult
 from clbench.core.task import Task
 
@@ -104,6 +105,8 @@ class Inputs:
         splits: hash of each split, which covers what the images hold, labels, order and, if
             few-shot, the choice.
         prompts: hash of each task's class names and prompts.
+        reference: hashes of reference images and texts that lie in files; None where nobody looked
+            at them.
     """
 
     backbone: str
@@ -111,22 +114,35 @@ class Inputs:
     benchmark: BenchmarkRecord
     splits: Mapping[str, str]
     prompts: Mapping[str, str]
+    reference: Mapping[str, str] | None = None
 
     @classmethod
-    def of(cls, model: CLIP, sequence: SequenceData) -> Inputs:
-        """Take the hashes of an unchanged model and of a sequence."""
+    def of(
+        cls, model: CLIP, sequence: SequenceData, sources: Mapping[str, str] | None = None
+    ) -> Inputs:
+        """Take the hashes of an unchanged model, of a sequence and of reference data.
+
+        Args:
+            model: the backbone.
+            sequence: the images.
+            sources: what `reference_sources` returned; None leaves reference data aside.
+
+        Raises:
+            ClbenchError: an image or a text cannot be read.
+        """
         benchmark, splits = sequence.benchmark, {}
         for t, task in enumerate(benchmark.tasks):
             splits[f"{task.name}/train"] = sequence.train_set(t).digest()[:DIGITS]
             splits[f"{task.name}/test"] = sequence.test_set(t).digest()[:DIGITS]
         prompts = {task.name: _prompt_hash(task) for task in benchmark.tasks}
         record = BenchmarkRecord.of(benchmark)
-        return cls(model.name, model.fingerprint(), record, splits, prompts)
+        reference = None if sources is None else hash_reference(sequence, sources, quiet=True)
+        return cls(model.name, model.fingerprint(), record, splits, prompts, reference)
 
     def changes_since(self, result: RunResult) -> list[str]:
         """What is not as it was when a result was made, in words; empty if everything is.
 
-        Prompts are compared with results that record them.
+        Prompts and reference data are compared with results that record them.
         """
         before, found = result.backbone.fingerprint, []
         if before != self.weights:
@@ -142,7 +158,41 @@ class Inputs:
         found += _differing("images of", result.data.splits, self.splits)
         if result.data.prompts:
             found += _differing("prompts of", result.data.prompts, self.prompts)
+        if result.data.reference_hashes and self.reference is not None:
+            found += _differing("reference", result.data.reference_hashes, self.reference)
         return found
+
+
+def reference_sources(needs: Collection[str], params: Mapping[str, Any]) -> dict[str, str]:
+    """Where a method's reference data come from, by hyper-parameter.
+
+    Args:
+        needs: those that the method declares.
+        params: its hyper-parameters.
+    """
+    return {
+        key: params[key]
+        for key, need in REFERENCE_SOURCES.items()
+        if need in needs and key in params
+    }
+
+
+def hash_reference(
+    sequence: SequenceData, sources: Mapping[str, str], *, quiet: bool
+) -> dict[str, str]:
+    """Take the hashes of reference data that lie in files.
+
+    Args:
+        sequence: what reads them.
+        sources: what `reference_sources` returned.
+        quiet: show no progress.
+
+    Raises:
+        ClbenchError: one cannot be read.
+    """
+    images, texts = (sources.get(key, "task") for key in REFERENCE_SOURCES)
+    hashes = sequence.reference_hashes(images, texts, quiet=quiet) if sources else {}
+    return {key: digest[:DIGITS] for key, digest in hashes.items()}
 
 
 def _prompt_hash(task: Task) -> str:

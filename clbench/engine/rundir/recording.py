@@ -33,7 +33,7 @@ class Recorder:
 
     Args:
         settings: the resolved configuration.
-        inputs: weights, images and prompts.
+        inputs: weights, images, prompts and reference data.
         device: where the run computes.
     """
 
@@ -159,6 +159,7 @@ class Recorder:
                 prompts=dict(inputs.prompts),
                 validation=dict(self.validation),
                 reference=self.reference,
+                reference_hashes=dict(inputs.reference or {}),
             ),
             provenance={
                 **provenance.collect(self.device, type(method)),

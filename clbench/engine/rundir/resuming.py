@@ -151,7 +151,7 @@ def require_same_source(result: RunResult, cls: type[Method], path: Path) -> Non
 
 
 def require_same_inputs(result: RunResult, inputs: Inputs, path: Path) -> None:
-    """Refuse a result that other weights, images or prompts led to.
+    """Refuse a result that other weights, images, prompts or reference data led to.
 
     Args:
         result: of an earlier run with the same settings.

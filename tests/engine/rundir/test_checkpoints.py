@@ -40,6 +40,7 @@ def test_state_of_any_kind_survives(store: CheckpointStore) -> None:
     state = {
         "a": shared,
         "b": shared,
+        "c": shared,
         "view": shared[1:],
         "half": torch.ones(2, dtype=torch.bfloat16),
         "flags": torch.tensor([True, False]),
@@ -55,7 +56,7 @@ def test_state_of_any_kind_survives(store: CheckpointStore) -> None:
     store.save(Checkpoint(Position(1, 7), state, {"seconds": {"training": 0.1}}, training))
     loaded = store.load(Position(1, 7))
     assert loaded.method.keys() == state.keys()
-    for key in ("a", "b", "view", "half", "flags", "a/b"):
+    for key in ("a", "b", "c", "view", "half", "flags", "a/b"):
         assert torch.equal(loaded.method[key], state[key]), key
     assert loaded.method["half"].dtype == torch.bfloat16
     assert loaded.method["nan"].isnan()
