@@ -66,7 +66,7 @@ def shrunk_basis(basis: Tensor, features: Tensor, threshold: float) -> Tensor:
     if not count:
         return basis
     used = u[:, :count]
-    rest = torch.linalg.svd(unused - used @ (used.T @ unused), full_matrices=False)[0]
+    rest: Tensor = torch.linalg.svd(unused - used @ (used.T @ unused), full_matrices=False)[0]
     return rest[:, : basis.shape[1] - count].to(basis)
 
 
