@@ -2,7 +2,8 @@
 
 ``python -m tests.chaos``: for each method one undisturbed run of the embedded benchmark, small, and
 one that is killed with SIGKILL at chosen places and at random moments and started again by the same
-command. Both must end with the same bits, and a result that is on disk must never be lost.
+command. Both must end with the same bits, and a result that is on disk must never be lost. Methods
+may be tried in several calls, with ``--keep``: the report names the commit that each was tried at.
 """
 
 from __future__ import annotations
@@ -56,10 +57,12 @@ class Chain:
         starts: how often the command was started.
         lost: results that were on disk before a kill and not after.
         differences: what is not as in the undisturbed run.
+        commit: which code was run.
     """
 
     method: str
     seed: int
+    commit: str
     kills: list[str] = field(default_factory=list)
     starts: int = 0
     lost: int = 0
@@ -165,9 +168,27 @@ def disturb(chain: Chain, folder: Path, expected: dict[str, Any], seconds: float
     chain.differences += [f"{f.what}: {f.text}" for f in verify(run) if not f.sound]
 
 
-def kill_runs(methods: list[str], folder: Path, wanted: int, out: Path) -> list[Chain]:
-    """All chains of all methods; `wanted` kills per method at least, reported after every chain."""
-    chains: list[Chain] = []
+def commit() -> str:
+    """The commit that is checked out, with a plus sign if files were edited since."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def earlier(out: Path, methods: list[str]) -> list[Chain]:
+    """The chains in a report, without those of some methods."""
+    path = out / "outcome.json"
+    found = json.loads(path.read_text())["chains"] if path.exists() else []
+    return [Chain(**chain) for chain in found if chain["method"] not in methods]
+
+
+def kill_runs(
+    methods: list[str], folder: Path, wanted: int, out: Path, chains: list[Chain]
+) -> list[Chain]:
+    """All chains of all methods, after those that there are; reported after every one.
+
+    Each method is killed `wanted` times at least.
+    """
+    chains, now = [*chains], commit()
     (folder / "data").mkdir()
     for method in methods:
         kills, seed = 0, 0
@@ -182,7 +203,7 @@ def kill_runs(methods: list[str], folder: Path, wanted: int, out: Path) -> list[
             seconds = time.monotonic() - began
             place = folder / method / f"{seed}-killed"
             shutil.copytree(folder / "data", place / "data")
-            chain = Chain(method, seed)
+            chain = Chain(method, seed, now)
             disturb(chain, place, outcome(twin), seconds)
             chains.append(chain)
             kills, seed = kills + len(chain.kills), seed + 1
@@ -233,9 +254,12 @@ def write_report(chains: list[Chain], out: Path) -> None:
         "answer to every test image, steps and footprint. Each run has 11 tasks of 4 steps, saves "
         "after every step and tests 12 times. `make chaos` repeats it.",
         "",
-        "| method | seed | kills | starts | outcome |",
-        "|---|--:|--:|--:|---|",
-        *(f"| {c.method} | {c.seed} | {len(c.kills)} | {c.starts} | {c.ending} |" for c in chains),
+        "| method | seed | commit | kills | starts | outcome |",
+        "|---|--:|---|--:|--:|---|",
+        *(
+            f"| {c.method} | {c.seed} | {c.commit} | {len(c.kills)} | {c.starts} | {c.ending} |"
+            for c in sorted(chains, key=lambda c: (c.method, c.seed))
+        ),
         "",
         "| where the kill hit | kills |",
         "|---|--:|",
@@ -251,10 +275,12 @@ def main() -> None:
     parser.add_argument("--methods", default="all", help="names with commas between, or all")
     parser.add_argument("--kills", type=int, default=5, help="at least so many per method")
     parser.add_argument("--out", type=Path, default=Path("reports/chaos"))
+    parser.add_argument("--keep", action="store_true", help="keep what --out holds of others")
     options = parser.parse_args()
     names = registry.method_names() if options.methods == "all" else options.methods.split(",")
     with tempfile.TemporaryDirectory(prefix="clbench-chaos-") as folder:
-        chains = kill_runs(names, Path(folder), options.kills, options.out)
+        before = earlier(options.out, names) if options.keep else []
+        chains = kill_runs(names, Path(folder), options.kills, options.out, before)
     print(verdict(chains))
     sys.exit(1 if failures(chains) else 0)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,22 @@ def test_the_file_appears_only_when_whole(tmp_path: Path, monkeypatch: pytest.Mo
     write_atomic(path, "text")
     assert seen == [False, True], "the file, then its name in the folder"
     assert path.read_text() == "text"
+
+
+def test_many_writes_leave_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[int] = []
+    real = os.open
+
+    def noting(*args: Any, **options: Any) -> int:
+        opened.append(real(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr(os, "open", noting)
+    write_atomic(tmp_path / "file", "text")
+    assert opened, "the folder is synced"
+    for descriptor in opened:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
 
 
 @pytest.mark.parametrize("where", ["file/inside", "folder"])

@@ -164,9 +164,10 @@ def test_saving_at_the_same_place_again_replaces(store: CheckpointStore) -> None
     assert torch.equal(store.load(Position(1)).method["w"], torch.ones(3))
 
 
-def test_links_are_not_followed(store: CheckpointStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_links_are_not_followed(store: CheckpointStore, tmp_path: Path, suffix: str) -> None:
     store.save(checkpoint(1))
-    path = store.folder / "task-001.safetensors"
+    path = store.folder / f"task-001{suffix}"
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(DamagedCheckpointError):
