@@ -65,7 +65,7 @@ def main() -> None:
     """Run the command line under observation."""
     note("starting")
     from clbench.core import files
-    from clbench.datamodules.mini import sequence as mini
+    from clbench.datamodules.mini import cache, sequence
     from clbench.engine.rundir import checkpoints, costs, zeroshot
     from clbench.engine.training import callbacks
 
@@ -86,7 +86,7 @@ def main() -> None:
         save(self, checkpoint)
         note(activity)
 
-    render = mini._render
+    render = sequence.render_split
 
     def rendering(*args: Any) -> Any:
         note("rendering")
@@ -94,11 +94,11 @@ def main() -> None:
 
     costs.Stopwatch.measure = noted  # type: ignore[method-assign]
     checkpoints.CheckpointStore.save = saving  # type: ignore[method-assign]
-    mini._render = rendering
+    sequence.render_split = rendering
     half_written(checkpoints, "save_file", "half a checkpoint", 1)
     before(checkpoints, "write_atomic", "checkpoint without its JSON")
     before(checkpoints.CheckpointStore, "_prune", "checkpoint before old ones go")
-    half_written(mini.np, "savez", "half an image cache", 0)
+    half_written(cache.np, "savez", "half an image cache", 0)
     before(zeroshot, "write_atomic", "zero-shot cache")
     before(callbacks.AccuracyRowCallback, "on_test_batch_end", "evaluation batch")
     before(callbacks.LossCallback, "on_train_batch_end", "training step")

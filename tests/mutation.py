@@ -4,6 +4,7 @@
 condition, a number, a statement left out). It is killed if the tests of its file fail. Outcomes are
 kept, so the next call goes on with the mutants that are left; those of files that were edited since
 are tried again. The order is that of a hash, so that a part of all mutants is a fair sample.
+``--write docs/robustness.md`` puts the score into the page.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -25,6 +27,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from clbench.core.files import write_atomic
+
+BLOCK = re.compile(r"(<!-- mutants -->\n).*?(<!-- end of mutants -->)", re.DOTALL)
 ROOT = Path(__file__).resolve().parents[1]
 RUNDIR = "clbench/engine/rundir"
 RESULTS = "clbench/core/results"
@@ -281,12 +286,25 @@ def try_mutants(paths: Sequence[str], minutes: float, state: Path) -> dict[Mutan
     return outcomes
 
 
+def score(outcomes: dict[Mutant, bool]) -> str:
+    """A Markdown table of the outcomes by file, and the list of the mutants that survive."""
+    lines = ["| mutated | tried | killed |", "|---|--:|--:|"]
+    for path in sorted({mutant.path for mutant in outcomes}):
+        of_file = [killed for mutant, killed in outcomes.items() if mutant.path == path]
+        lines.append(f"| `{path}` | {len(of_file)} | {sum(of_file)} |")
+    lines += [f"| all | {len(outcomes)} | {sum(outcomes.values())} |", ""]
+    survivors = sorted(str(mutant) for mutant, killed in outcomes.items() if not killed)
+    lines += [f"- survives: `{survivor}`" for survivor in survivors] or ["None survives."]
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Command line of the mutation run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="*", help="files to mutate; all of them by default")
     parser.add_argument("--minutes", type=float, default=20, help="stop after so long")
     parser.add_argument("--state", type=Path, default=ROOT / ".mutants.jsonl")
+    parser.add_argument("--write", type=Path, help="page with a place for the score")
     options = parser.parse_args()
     os.chdir(ROOT)
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -296,6 +314,10 @@ def main() -> None:
     outcomes = try_mutants(paths, options.minutes, options.state)
     for mutant in sorted((m for m, killed in outcomes.items() if not killed), key=str):
         print(f"survives: {mutant}")
+    if options.write is not None:
+        table = score(outcomes)
+        page = BLOCK.sub(lambda b: f"{b[1]}\n{table}\n\n{b[2]}", options.write.read_text())
+        write_atomic(options.write, page)
 
 
 if __name__ == "__main__":
