@@ -341,7 +341,6 @@ with torch.no_grad():
     told = model.encode_text(tokenizer(texts), normalize=True)
     logits = model.logit_scale.exp() * shown @ told.T
 assert not [name for name in sys.modules if name.startswith("clbench")]
-torch.testing.assert_close(logits, known["logits"], rtol=1e-5, atol=1e-5)
 print(float((logits - known["logits"]).abs().max()))
 """
     from safetensors.torch import save_file
@@ -362,4 +361,5 @@ print(float((logits - known["logits"]).abs().max()))
             [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        assert float(done.stdout) < 1e-5
         assert "smoke run" in (tmp_path / name / "README.md").read_text()
