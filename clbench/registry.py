@@ -128,15 +128,14 @@ def method(name: str) -> type[Method]:
     Raises:
         ClbenchError: no such method.
     """
-    plugins = _plugins("clbench.methods")
     if ":" in name and name.rpartition(":")[0].endswith(".py"):
         found = _load_from_file(name)
     elif ":" in name:
         found = _import_object(name, "method")
     elif name in _own_methods():
         found = _final_method(name)
-    elif name in plugins:
-        found = _load_plugin(plugins[name], "method")
+    elif (plugin := _plugins("clbench.methods").get(name)) is not None:
+        found = _load_plugin(plugin, "method")
     else:
         raise unknown_name("method", name, method_names())
     return _checked_method(name, found)
@@ -192,7 +191,8 @@ def key_of(cls: type[Method]) -> str:
 
     A class that stands in no module, as in a notebook, has nothing but its name.
     """
-    if cls.name in method_names() and method(cls.name) is cls:
+    known = cls.name in _own_methods() or cls.name in _plugins("clbench.methods")
+    if known and method(cls.name) is cls:
         return cls.name
     file = getattr(cls, _FILE, None)
     if file is not None:

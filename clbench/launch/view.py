@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from statistics import mean
 from types import TracebackType
 from typing import Protocol
 
@@ -59,7 +58,7 @@ class Tally:
         self.jobs = max(1, jobs)
         self.running: dict[str, tuple[Cell, float]] = {}
         self._now = now
-        self._seconds: dict[str, list[float]] = {}
+        self._spent: dict[str, tuple[float, int]] = {}
 
     @property
     def waiting(self) -> int:
@@ -77,7 +76,8 @@ class Tally:
         if event.outcome is Outcome.DONE:
             self.done += 1
             if started is not None:  # else another process made it
-                self._seconds.setdefault(cell.method, []).append(seconds)
+                spent, count = self._spent.get(cell.method, (0.0, 0))
+                self._spent[cell.method] = (spent + seconds, count + 1)
         self.failed += event.outcome is Outcome.MISTAKE or (
             event.outcome is Outcome.FAILED and left == 0
         )
@@ -94,15 +94,16 @@ class Tally:
         >>> tally.eta()
         120.0
         """
-        known = [second for seconds in self._seconds.values() for second in seconds]
-        if not known:
+        if not self._spent:
             return 0.0 if self.cells == self.done + self.failed else None
+        mean = {method: spent / count for method, (spent, count) in self._spent.items()}
+        spent, count = (sum(column) for column in zip(*self._spent.values(), strict=True))
         now = self._now()
         left = [
-            max(0.0, mean(self._seconds.get(cell.method, known)) - (now - started))
+            max(0.0, mean.get(cell.method, spent / count) - (now - started))
             for cell, started in self.running.values()
         ]
-        whole = sum(left) + self.waiting * mean(known)
+        whole = sum(left) + self.waiting * spent / count
         return max([whole / self.jobs, *left])
 
     def line(self) -> str:

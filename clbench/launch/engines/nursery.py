@@ -5,12 +5,16 @@ It reads one JSON object per line, ``{"start": name, "command": [...], "log": pa
 ``{"ended": name, "code": 0}``. At the end of its input, it asks every run to stop, and waits.
 
 With ``--warm`` it imports what runs need once, and forks: a run then starts in moments. Nothing but
-imports happens before the fork, so that no thread, no device and no generator is shared.
+imports happens before the fork, so that no thread, no device and no generator is shared. A fork
+leaves without taking down what was imported, which would take longer than many a run: every page
+that it clears would first have to be copied.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -18,9 +22,11 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
+import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 PROGRAM = (sys.executable, "-P", "-m", "clbench.cli.app")
 """How a run is started where it is not forked."""
@@ -195,10 +201,31 @@ def main() -> None:
     if warm:
         for name in NEEDED:
             importlib.import_module(name)
+        gc.freeze()  # no fork walks through what all of them share
     become = Nursery(answers, warm).serve()
     if become is not None:
-        sys.argv = ["clbench", *become]
+        _run(become)
+
+
+def _run(arguments: list[str]) -> NoReturn:
+    """Be `clbench` with these arguments, in a forked child, and end as `multiprocessing` does."""
+    sys.argv = ["clbench", *arguments]
+    try:
         importlib.import_module(COMMAND_LINE).main()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
