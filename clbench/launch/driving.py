@@ -43,11 +43,15 @@ class Failure:
     lines: tuple[str, ...]
     log: Path
 
-    def __str__(self) -> str:
+    def told(self, others: int = 0) -> str:
+        """The failure in words, with how many other cells failed in the same way."""
+        title = self.cell.title
+        if others:
+            title += f", and {others} other run{'s' * (others > 1)}"
         if self.outcome is Outcome.MISTAKE and self.lines:
-            return f"{self.cell.title}: {self.lines[-1].removeprefix('clbench: ')}"
+            return f"{title}: {self.lines[-1].removeprefix('clbench: ')}"
         shown = "".join(f"\n    {line}" for line in self.lines)
-        return f"{self.cell.title}: {self.ending}; its log, {self.log}, ends with{shown}"
+        return f"{title}: {self.ending}; its log, {self.log}, ends with{shown}"
 
 
 class Drive:
@@ -148,6 +152,15 @@ class Drive:
     def _tell(self, event: Event) -> None:
         if self.watcher is not None:
             self.watcher.event(event, max(0, self._left[event.cell.key] + 1))
+
+
+def told_once(failures: Sequence[Failure]) -> list[str]:
+    """A text for every cause: what keeps many cells from being made is told of the first."""
+    alike: dict[tuple[object, ...], list[Failure]] = {}
+    for failure in failures:
+        lines = failure.lines[-1:] if failure.outcome is Outcome.MISTAKE else failure.lines
+        alike.setdefault((failure.outcome, failure.ending, lines), []).append(failure)
+    return [first.told(len(others)) for first, *others in alike.values()]
 
 
 def ending_of(code: int | None) -> str:

@@ -16,8 +16,8 @@ from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs
 from clbench.launch import probes
-from clbench.launch.cells import Cell, Launcher, Resources
-from clbench.launch.driving import RETRIES, Drive
+from clbench.launch.cells import Cell, Launcher, Outcome, Resources
+from clbench.launch.driving import RETRIES, Drive, Failure, told_once
 from clbench.launch.engines.local import Local
 from clbench.launch.engines.ray import Ray
 from clbench.launch.engines.slurm import Slurm
@@ -52,7 +52,7 @@ class Made:
 
     Attributes:
         results: of the runs that are complete, in the order of the grid.
-        problems: a text for every run that could not be made.
+        problems: a text for everything that kept runs from being made, each once.
     """
 
     results: list[RunResult]
@@ -108,14 +108,14 @@ class Grid:
         states = self._states()
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
         problems = [
-            f"{cell.title}: {states[cell.key]}"
+            Failure(cell, Outcome.MISTAKE, "", (states[cell.key],), self.records.log(cell))
             for cell in self.cells
             if states[cell.key] not in KNOWN
         ]
         if left:
             problems += self._launch(left, console, quiet)
         done = [cell for cell in self.cells if states[cell.key] in KNOWN and cell.finished()]
-        return Made([RunResult.load(cell.path) for cell in done], problems)
+        return Made([RunResult.load(cell.path) for cell in done], told_once(problems))
 
     def hand_over(self, *, fresh: bool = False) -> str:
         """Have what is missing made by a launcher whose runs stay, without waiting for it.
@@ -141,7 +141,8 @@ class Grid:
         ]
         self.records.save_plan(self.cells, self.launcher.name, self.resources)
         self.launcher.submit(left, self.resources)
-        return f"{len(left)} runs submitted; {self.launcher.farewell()}"
+        count = f"{len(left)} run{'s' * (len(left) != 1)} submitted"
+        return "; ".join(filter(None, (count, self.launcher.farewell())))
 
     def forecast(self, probe: Console | None = None) -> Forecast:
         """What is left to do, and what it will cost.
@@ -188,8 +189,8 @@ class Grid:
                 text = f"the earlier run is now in {path}"
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    def _launch(self, cells: list[Cell], console: Console, quiet: bool) -> list[str]:
-        done = sum(cell not in cells for cell in self.cells)
+    def _launch(self, cells: list[Cell], console: Console, quiet: bool) -> list[Failure]:
+        done = len(self.cells) - len(cells)
         tally = Tally(len(self.cells), done, self.resources.jobs or 1)
         self.records.save_plan(self.cells, self.launcher.name, self.resources)
         with make_view(console, tally, quiet=quiet) as view:
@@ -202,7 +203,7 @@ class Grid:
                 raise
         if not failures:
             self.records.drop_plan(self.cells)
-        return [str(failure) for failure in failures]
+        return failures
 
     def _states(self) -> dict[str, str]:
         """How it stands with every cell, by key; weights and images are looked at once."""

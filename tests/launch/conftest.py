@@ -32,10 +32,10 @@ def starts(cell: Cell) -> list[str]:
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for another process."""
-    for _ in range(6000):
+    for _ in range(12000):  # minutes, for machines that have much else to do
         if condition():
             return
-        time.sleep(0.01)
+        time.sleep(0.02)
     pytest.fail("what was waited for did not happen")
 
 
@@ -44,15 +44,33 @@ class Noted:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str | None, int]] = []
+        self.codes: dict[str, list[int | None]] = {}
 
     def event(self, event: Event, left: int) -> None:
         outcome = None if event.outcome is None else str(event.outcome)
         self.events.append((event.cell.method, outcome, left))
+        if event.outcome is not None:
+            self.codes.setdefault(event.cell.method, []).append(event.code)
 
     def of(self, behaviour: str) -> list[tuple[str | None, int]]:
         """Outcomes and attempts left of one cell, without its starts."""
         found = [(outcome, left) for name, outcome, left in self.events if name == behaviour]
         return [(outcome, left) for outcome, left in found if outcome is not None]
+
+
+class AtWork(Noted):
+    """A watcher that does something once, when a cell has started and is at work."""
+
+    def __init__(self, cell: Cell, action: Callable[[], object]) -> None:
+        super().__init__()
+        self._cell, self._action, self._done = cell, action, False
+
+    def event(self, event: Event, left: int) -> None:
+        super().event(event, left)
+        if not self._done and event.cell == self._cell:
+            self._done = True
+            until(lambda: (self._cell.path / "ready").exists())
+            self._action()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from clbench.launch.cells import Cell, Outcome
-from clbench.launch.driving import Drive
+from clbench.launch.driving import Drive, told_once
 from clbench.launch.engines.local import Local
 from clbench.launch.records import Records
 from clbench.launch.standing import overview
@@ -40,7 +40,7 @@ def test_each_ending_has_its_consequence_and_none_keeps_the_others_from_being_ma
     assert noted.of("empty") == [("failed", 2), ("failed", 1), ("failed", 0)], "no result"
     assert [len(starts(c)) for c in cells] == [3, 2, 3, 1, 3, 1]
 
-    told = {failure.cell.method: str(failure) for failure in failures}
+    told = {failure.cell.method: failure.told() for failure in failures}
     assert told.keys() == {"raising", "mistake", "empty"}
     assert told["mistake"] == "mistake on toy, seed 0: unknown method 'nusaa'"
     first, *lines = told["raising"].splitlines()
@@ -48,6 +48,21 @@ def test_each_ending_has_its_consequence_and_none_keeps_the_others_from_being_ma
     assert str(records.log(cells[0])) in first
     assert lines[-1] == "    ArithmeticError: the sums do not add up"
     assert "start 3 of raising" in told["raising"], "attempts share the log"
+
+
+def test_what_keeps_many_cells_from_being_made_is_told_once(
+    cell: Make, local: Callable[..., Local], records: Records
+) -> None:
+    cells = [cell(name, seed) for seed in range(3) for name in ("mistake", "raising")]
+    cells += [cell("empty")]
+    failures = Drive(local(), records, 0).run(cells, TWO)
+    assert len(failures) == 7
+    told = {text.split()[0]: text for text in told_once(failures)}
+    assert told.keys() == {"mistake", "raising", "empty"}
+    assert told["mistake"] == "mistake on toy, seed 0, and 2 other runs: unknown method 'nusaa'"
+    first = told["raising"].splitlines()[0]
+    assert first.startswith("raising on toy, seed 0, and 2 other runs: ended with exit code 1; ")
+    assert told["empty"].startswith("empty on toy, seed 0: ended with exit code 0; its log, ")
 
 
 def test_the_same_cells_again_are_only_made_where_something_is_missing(
@@ -66,7 +81,7 @@ DRIVER = """
 import json, sys
 from pathlib import Path
 from clbench.launch.cells import Cell, Resources
-from clbench.launch.driving import Drive
+from clbench.launch.driving import Drive, told_once
 from clbench.launch.engines.local import Local
 from clbench.launch.engines.machine import Machine
 from clbench.launch.records import Records
