@@ -72,6 +72,43 @@ def test_a_sweep_is_made_by_processes_and_the_same_command_makes_what_is_missing
     assert status["eta_seconds"] == 0.0
 
 
+@pytest.mark.slow
+def test_what_nothing_is_known_of_is_probed(tmp_path: Path) -> None:
+    """Smoke runs of a few steps tell what whole runs of `mini` will cost."""
+    runs = tmp_path / "runs"
+    command = ["sweep", "--benchmarks", "mini", "--methods", "zeroshot,finetune", "--cpus", 1]
+    command += ["--seeds", "0-1", "--set", "device=cpu", "--runs-dir", runs, "--dry-run"]
+    unknown = invoke(*command)
+    assert "4 to make" in unknown.stdout
+    assert "nothing like them was measured yet" in unknown.stdout
+
+    probed = invoke(*command, "--probe")
+    assert probed.exit_code == 0, probed.output
+    assert probed.stderr.count("done    ") == 2, "one smoke run per method"
+    told = " ".join(probed.stdout.split())
+    steps = clbench.load_result(next(runs.glob(".launch/probes/*/finetune/*"))).cost.steps
+    assert told.count(f"a probe of {steps} steps") == 2
+    assert told.count("a probe of 0 steps") == 2
+    assert "4 runs, 0 complete, 4 to make" in told
+    assert list(runs.glob("*/*/*/result.json")) == [], "no run was made"
+
+    again = invoke(*command, "--probe")
+    assert (again.stdout, again.stderr) == (probed.stdout, ""), "the probes are kept"
+
+
+@pytest.mark.slow
+def test_missing_data_are_told_once(tmp_path: Path) -> None:
+    outcome = invoke(
+        *["compare", "--benchmark", "mtil", "--methods", "zeroshot,finetune", "--seeds", "0-1"],
+        *["--backbone", "mini", "--root", tmp_path / "data", "--runs-dir", tmp_path / "runs"],
+        *["--quiet", "--set", "device=cpu"],
+    )
+    assert outcome.exit_code == 2
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("clbench: zeroshot on mtil, seed 0, and 3 other runs: ")
+    assert str(tmp_path / "data") in line
+
+
 def test_mistakes_are_told_before_anything_is_made(sweep_file: Path, tmp_path: Path) -> None:
     outcome = invoke(
         "sweep", sweep_file, "--grid", "train.lr=-1,1e-3", "--runs-dir", tmp_path / "r"
