@@ -197,13 +197,14 @@ def _connected(address: str | None) -> Any:
         else:
             machine = Machine.here()
             ray.init(
+                address="local",  # otherwise a cluster that happens to run here is connected to
                 num_cpus=machine.cores,
                 num_gpus=len(machine.devices),
                 include_dashboard=False,
                 object_store_memory=STORE,
                 **options,
             )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises the class itself where a node does not start in time
         reason = " ".join(str(error).split())
         raise ClbenchError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
     return ray
