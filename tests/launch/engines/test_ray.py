@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,86 +16,29 @@ from clbench.launch.cells import Cell, Outcome, Resources
 from clbench.launch.driving import Drive
 from clbench.launch.engines.ray import Ray, Token
 from clbench.launch.records import Records
-from tests.launch.conftest import PROGRAM, Noted, starts, until
+from tests.launch.conftest import AtWork, starts, until
 
 Make = Callable[..., Cell]
 ONE = Resources(cpus=1)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Ray with one node of one core; tests may add others."""
-    pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={"num_cpus": 1, "include_dashboard": False, "object_store_memory": 10**8},
-    )
-    yield cluster
-    import ray
-
-    ray.shutdown()
-    cluster.shutdown()
-
-
-@pytest.fixture
-def ray_launcher(cluster: Any, records: Records) -> Callable[..., Ray]:
-    return lambda: Ray(records, cluster.address, PROGRAM)
-
-
-class Once(Noted):
-    """A watcher that does something once, when a cell is at work."""
-
-    def __init__(self, cell: Cell, action: Callable[[], object]) -> None:
-        super().__init__()
-        self._cell, self._action, self._done = cell, action, False
-
-    def event(self, event: Any, left: int) -> None:
-        super().event(event, left)
-        if not self._done and event.cell == self._cell:
-            self._done = True
-            until(lambda: (self._cell.path / "ready").exists())
-            self._action()
-
-
-@pytest.mark.slow
-def test_each_ending_has_its_consequence(
-    cell: Make, ray_launcher: Callable[..., Ray], records: Records
-) -> None:
-    cells = [cell(name) for name in ("good", "raising", "killed", "preempted", "mistake")]
-    noted = Noted()
-    launcher = ray_launcher()
-    failures = Drive(launcher, records, 1, noted).run(cells, launcher.fitted(cells, ONE))
-    assert noted.of("good") == [("done", 2)]
-    assert noted.of("raising") == [("failed", 1), ("failed", 0)]
-    assert noted.of("killed") == [("failed", 1), ("done", 1)]
-    assert noted.of("preempted") == [("preempted", 2), ("preempted", 2), ("done", 2)]
-    assert noted.of("mistake") == [("mistake", 2)]
-    assert [len(starts(c)) for c in cells] == [1, 2, 2, 3, 1]
-    assert starts(cells[0])[0].startswith("1 ")
-    told = {failure.cell.method: str(failure) for failure in failures}
-    assert told.keys() == {"raising", "mistake"}
-    assert "ArithmeticError: the sums do not add up" in told["raising"]
-
-
 @pytest.mark.slow
 def test_a_node_that_is_removed_costs_no_attempt(
-    cell: Make, ray_launcher: Callable[..., Ray], records: Records, cluster: Any
+    cell: Make, ray_launcher: Callable[..., Ray], records: Records, ray_cluster: Any
 ) -> None:
-    node = cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    node = ray_cluster.add_node(num_cpus=1, object_store_memory=10**8)
     launcher = ray_launcher()
     until(lambda: launcher.ray.cluster_resources().get("CPU") == 2)
     cells = [cell("waiting"), cell("waiting", 1)]
 
     def remove() -> None:
         until(lambda: all((c.path / "ready").exists() for c in cells))
-        cluster.remove_node(node, allow_graceful=False)
+        ray_cluster.remove_node(node, allow_graceful=False)
         until(lambda: any("saved" in records.log(c).read_text() for c in cells))
         for one in cells:
             (one.path / "go").touch()
 
-    noted = Once(cells[1], remove)
+    noted = AtWork(cells[1], remove)
     assert Drive(launcher, records, 0, noted).run(cells, launcher.fitted(cells, ONE)) == []
     assert sorted(outcome for outcome, _ in noted.of("waiting")) == ["done", "done", "preempted"]
     assert sorted(len(starts(c)) for c in cells) == [1, 2], "the other was left alone"
@@ -117,7 +60,7 @@ def test_a_worker_that_is_killed_takes_its_run_along_and_costs_no_attempt(
         os.kill(worker, signal.SIGKILL)
         until(lambda: "saved" in records.log(waiting).read_text())
 
-    noted = Once(waiting, kill)
+    noted = AtWork(waiting, kill)
     given = launcher.fitted([waiting], ONE)
     assert Drive(launcher, records, 0, noted).run([waiting], given) == []
     assert [outcome for outcome, _ in noted.of("waiting")] == ["preempted", "done"]
@@ -166,7 +109,7 @@ def test_an_interrupted_driver_lets_runs_save(
     launcher = ray_launcher()
     given = launcher.fitted([waiting], ONE)
     with pytest.raises(KeyboardInterrupt):
-        Drive(launcher, records, 0, Once(waiting, interrupt)).run([waiting], given)
+        Drive(launcher, records, 0, AtWork(waiting, interrupt)).run([waiting], given)
     assert "saved" in records.log(waiting).read_text()
     assert records.of(waiting.key).state == Outcome.PREEMPTED
     assert Drive(launcher, records, 0).run([waiting], given) == []
