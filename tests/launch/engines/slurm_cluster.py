@@ -35,7 +35,7 @@ SlurmctldPidFile={folder}/controller.pid
 SlurmdPidFile={folder}/daemon.pid
 SlurmctldLogFile={folder}/controller.log
 SlurmdLogFile={folder}/daemon.log
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=10
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
