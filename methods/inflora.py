@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal, cast, fin
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.adapters.attach import attach
 from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
-from clbench.clip.subspaces.covariance import Covariance, observe_task, observing
+from clbench.clip.subspaces.covariance import Covariance, observe_task, observing, padded
 from clbench.clip.subspaces.dual_basis import DualBasis
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing, Rank
@@ -136,12 +135,9 @@ class InfLoRA(Method):
         """Cross-entropy among the task's classes."""
         if not self.as_released:
             return {"classification": classification(self.model, batch, self.label_smoothing)}
+        whole = replace(batch, prompts=padded(self.model, batch.prompts))
         with observing(self._watched()):
-            return {
-                "classification": classification(
-                    self.model, self._padded(batch), self.label_smoothing
-                )
-            }
+            return {"classification": classification(self.model, whole, self.label_smoothing)}
 
     def end_task(self, task: Task, data: TaskData) -> None:
         """Count the directions of the task's inputs as used, and merge the updates."""
@@ -171,9 +167,4 @@ class InfLoRA(Method):
         with observing(self._watched()):
             for batch in data.batches(PASS_BATCH):
                 self.model.encode_image(batch.images)
-                self.model.encode_text(self._padded(batch).prompts)
-
-    def _padded(self, batch: Batch) -> Batch:
-        """The batch with prompts as long as the text encoder takes them."""
-        missing = self.model.context_length - batch.prompts.shape[1]
-        return replace(batch, prompts=F.pad(batch.prompts, (0, missing)))
+                self.model.encode_text(padded(self.model, batch.prompts))

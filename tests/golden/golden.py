@@ -151,10 +151,10 @@ def assert_merged_as_golden(model: CLIP, golden: Golden, atol: float = 1e-5) -> 
     expected = golden.below("task0.after.")
     assert len(expected) == 3
     for name, weight in expected.items():
-        torch.testing.assert_close(_merged_weight(model, name), weight, atol=atol, rtol=0)
+        torch.testing.assert_close(merged_weight(model, name), weight, atol=atol, rtol=0)
 
 
-def _merged_weight(model: CLIP, name: str) -> Tensor:
+def merged_weight(model: CLIP, name: str) -> Tensor:
     """A weight of a model with merged adapters, by its name in OpenAI's state dict."""
     attention: Any = model.get_submodule(f"network.{name.rsplit('.attn.')[0]}.attn")
     if name.endswith("in_proj_weight"):

@@ -9,33 +9,12 @@ import torch
 
 from clbench.clip.subspaces.directions import complement
 from clbench.clip.subspaces.dual_basis import DualBasis
-from clbench.core.data import Batch
 from clbench.core.task import ClassTexts, Task
 from clbench.methods.inflora import InfLoRA
 from clbench.testing.checks import check_method
 from clbench.testing.driving import begin, run_steps, run_task
-from tests.golden.golden import build_clip, read
-
-
-class GoldenData:
-    """The batches of a golden task, in their order."""
-
-    def __init__(self, tensors):
-        self.batch_list = [
-            Batch(images.float(), labels.long(), tensors["tokens"].long())
-            for images, labels in zip(tensors["images"], tensors["labels"], strict=True)
-        ]
-
-    def batches(self, size):
-        return iter(self.batch_list)
-
-
-def projector(basis):
-    return basis @ basis.T
-
-
-def assert_near(found, expected, atol):
-    torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+from tests.golden.golden import build_clip, merged_weight, read
+from tests.golden.subspaces import GoldenData, assert_near, projector
 
 
 def test_reproduces_the_runs_of_nusa_cls_release():
@@ -81,7 +60,7 @@ def test_reproduces_the_runs_of_nusa_cls_release():
         first = data.batch_list[0]
         logits = model.logits(first.images, model.encode_text(first.prompts))
         assert_near(logits, recorded["logits"], 1e-3)
-    weights = {name: merged(method, name) for name in golden.below("task1.after.")}
+    weights = {name: merged_weight(model, name).detach() for name in golden.below("task1.after.")}
     assert len(weights) == 4
     for name, expected in golden.below("task1.after.").items():
         assert_near(weights[name], expected, 1e-5)
@@ -116,14 +95,6 @@ def train(method, hp, recorded, data):
         loss.backward()
         optimizer.step()
         assert_near(loss.detach(), expected, 1e-4)
-
-
-def merged(method, name):
-    """A merged weight by its name in OpenAI's state dict."""
-    attention = method.model.get_submodule(f"network.{name.rsplit('.attn.')[0]}.attn")
-    if name.endswith("in_proj_weight"):
-        return torch.cat([getattr(attention, f"{p}_proj").base.weight.data for p in "qkv"])
-    return attention.out_proj.base.weight.data
 
 
 def test_reproduces_the_released_memories():

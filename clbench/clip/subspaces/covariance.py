@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.growing import let_grow
 from clbench.clip.subspaces.gram import gram_matrix
@@ -48,23 +49,30 @@ class Covariance(nn.Module):
         return mean
 
 
+class Collector(Protocol):
+    """What features are streamed into."""
+
+    def add(self, features: Tensor, /) -> None:
+        """Add features ``(B, L, d)``, or ``(n, d)`` where some tokens are chosen."""
+
+
 @contextmanager
 def observing(
-    covariances: Mapping[nn.Module, Covariance], chosen: Tensor | None = None
+    collectors: Mapping[nn.Module, Collector], chosen: Tensor | None = None
 ) -> Iterator[None]:
-    """While open, every module adds its first input to the covariance beside it.
+    """While open, every module adds its first input to the collector beside it.
 
     Args:
-        covariances: by module, whose first input is ``(B, L, d)``.
+        collectors: by module, whose first input is ``(B, L, d)``.
         chosen: ``(B, L)`` bool, the tokens that count; None means all.
     """
 
-    def hook(covariance: Covariance, args: tuple[Tensor, ...]) -> None:
-        covariance.add(args[0] if chosen is None else args[0][chosen])
+    def hook(collector: Collector, features: Tensor) -> None:
+        collector.add(features if chosen is None else features[chosen])
 
     handles = [
-        module.register_forward_pre_hook(lambda _, args, own=covariance: hook(own, args))
-        for module, covariance in covariances.items()
+        module.register_forward_pre_hook(lambda _, args, own=collector: hook(own, args[0]))
+        for module, collector in collectors.items()
     ]
     try:
         yield
@@ -75,25 +83,38 @@ def observing(
 
 @torch.no_grad()
 def observe_task(
-    model: CLIP, covariances: Mapping[nn.Module, Covariance], data: TaskData, batch_size: int
+    model: CLIP,
+    collectors: Mapping[nn.Module, Collector],
+    data: TaskData,
+    batch_size: int,
+    *,
+    padding: bool = False,
 ) -> None:
     """Add what modules receive from a task: all its training images, its class prompts once.
 
-    Of a prompt, the tokens up to the end of the text count, and no padding behind it.
-
     Args:
         model: holds the modules; it is used as it is, in training or evaluation mode.
-        covariances: see `observing`.
+        collectors: see `observing`.
         data: of the task.
         batch_size: images per pass.
+        padding: count what stands behind the end of a prompt, up to the encoder's full length.
     """
     prompts: Tensor | None = None
-    with observing(covariances):
+    with observing(collectors):
         for batch in data.batches(batch_size):
             model.encode_image(batch.images)
             prompts = batch.prompts
     assert prompts is not None
     prompts = prompts.to(model.device)
+    if padding:
+        with observing(collectors):
+            model.encode_text(padded(model, prompts))
+        return
     positions = torch.arange(prompts.shape[1], device=prompts.device)
-    with observing(covariances, positions <= prompts.argmax(dim=1, keepdim=True)):
+    with observing(collectors, positions <= prompts.argmax(dim=1, keepdim=True)):
         model.encode_text(prompts)
+
+
+def padded(model: CLIP, tokens: Tensor) -> Tensor:
+    """Tokens ``(N, L)`` with zeros up to the full length that the text encoder takes."""
+    return F.pad(tokens, (0, model.context_length - tokens.shape[1]))
