@@ -120,7 +120,8 @@ class WiSEFT(Method):
     @property
     def answers_with_model(self) -> bool:
         """Whether text features classify."""
-        return self.classifier == "text"
+        text: bool = self.classifier == "text"
+        return text
 
     def classify(self, images: Tensor, candidates: ClassTexts) -> Tensor:
         """Learned classes by their averaged linear classifier, if there is one."""

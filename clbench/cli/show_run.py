@@ -28,7 +28,9 @@ def describe_run(path: Path) -> RenderableType:
     """
     result = RunResult.load(path)
     parts = [_table("run", _identity(result)), _table("configuration", _flat(result.config))]
-    data = {f"{name} (split)": digest for name, digest in result.data.splits.items()}
+    data: dict[str, str | None] = {
+        f"{name} (split)": digest for name, digest in result.data.splits.items()
+    }
     data |= {f"{name} (prompts)": digest for name, digest in result.data.prompts.items()}
     data["reference images"] = result.data.reference
     data |= {f"reference {k} (hash)": digest for k, digest in result.data.reference_hashes.items()}

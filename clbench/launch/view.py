@@ -104,7 +104,8 @@ class Tally:
             for cell, started in self.running.values()
         ]
         whole = sum(left) + self.waiting * spent / count
-        return max([whole / self.jobs, *left])
+        longest: float = max([whole / self.jobs, *left])
+        return longest
 
     def line(self) -> str:
         """Counts and expected time."""
