@@ -93,6 +93,7 @@ def test_zero_shot_on_another_backbone_is_not_held_against_the_paper(
     assert "zero-shot check: not comparable" in outcome.output
 
 
+@pytest.mark.slow
 def test_the_protocols_of_cifar_never_share_a_table(
     root: Path, backbone: Path, tmp_path: Path
 ) -> None:

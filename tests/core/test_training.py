@@ -124,6 +124,7 @@ def test_a_run_takes_the_steps_of_its_epochs(tmp_path: Path) -> None:
     assert result.cost.steps == 4 + 2
 
 
+@pytest.mark.slow
 def test_optimizers_and_schedules_lead_to_different_models(tmp_path: Path) -> None:
     """The setting arrives: every choice moves the weights in another way."""
     tasks = write_tasks(tmp_path / "tasks", tasks=1)

@@ -221,6 +221,7 @@ def test_the_parts_of_an_embedded_run_are_its_own(monkeypatch):
     assert test["operations"] == pytest.approx(400 * 17 * 4 * 24 * 128**2, rel=0.3)
 
 
+@pytest.mark.slow
 def test_every_section_goes_onto_the_page(tmp_path: Path):
     made_up = describe_quickly()
     for name, section in sections.SECTIONS.items():

@@ -47,8 +47,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "lwf_vr": {"sentences": 12, "reference_batch": 6},
     "zscl": {"reference": "task", "captions": "task", "reference_batch": 6, "average_every": 2},
 }
-ALWAYS = {"condu", "gnsp", "icarl", "nusa"}
-"""Methods between them with all kinds of state; the others go on, too, in the slow tests."""
+ALWAYS = {"condu", "nusa"}
+"""Methods with state of most kinds; the others go on, too, in the slow tests."""
 TRAINING = [
     name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow)
     for name in registry.method_names()
