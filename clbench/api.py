@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import require_sound, same_numbers
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark
+from clbench.engine.process.environment import Place, place
 from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import QuietReporter, Reporter, make_reporter
 from clbench.engine.process.randomness import same_threads
-from clbench.engine.process.world import following, leading
+from clbench.engine.process.world import ALONE, World, joined, leading
 from clbench.engine.rundir.checkpoints import Position
 from clbench.engine.rundir.directory import ASIDE, RunDirectory, folder_name, run_path
 from clbench.engine.rundir.resuming import differences, require_same_source
@@ -108,8 +109,29 @@ def run_resolved(
 ) -> RunResult:
     """Run resolved settings; see `run`."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     source_hash(cls)  # before its files may be edited
+    found = place()
+    if found is None:
+        return _lead(settings, cls, runs_dir, reporter, fresh, ALONE)
+    found.require(settings.devices)
+    with _joined(found, settings, runs_dir) as world:
+        if world.leads:
+            result = _lead(settings, cls, runs_dir, reporter, fresh, world)
+        elif world.told(None):
+            _train_along(settings, cls, runs_dir, world)
+        told: RunResult = world.told(result if world.leads else None)
+        return told
+
+
+def _lead(
+    settings: RunSettings,
+    cls: type[Method],
+    runs_dir: Path,
+    reporter: Reporter,
+    fresh: bool,
+    world: World,
+) -> RunResult:
+    """Make a run; other processes are told whether there is anything to train."""
     directory = RunDirectory(run_path(runs_dir, settings), runs_dir)
     directory.require_free()
     if fresh and (aside := directory.put_aside()) is not None:
@@ -123,16 +145,20 @@ def run_resolved(
         reporter.note(f"already complete: {directory.path}")
         _seal_finished(settings, result, directory, reporter)
         _track_finished(settings, result, directory, reporter)
+        world.told(False)
         return result
     # Before the directory is made: where weights or data are missing, nothing is left behind.
     model, sequence = load_inputs(settings)
     require_reference(settings, cls, sequence, quiet=quiet)
+    _require_images(settings, cls, sequence)
     note_unknown_words(model, sequence.benchmark, reporter)
     for note in sequence.notes:
         reporter.note(note)
     sequence.hash_images(quiet=quiet)
     sequence.prepare(settings.train, quiet=quiet)
-    with directory, leading(settings, runs_dir, choose_device(settings)) as world:
+    world.told(True)
+    started = nullcontext(world) if world.size > 1 else None
+    with directory, started or leading(settings, runs_dir, choose_device(settings)) as world:
         for note in sequence.notes:
             directory.log(note)
         runner = SequenceRunner(
@@ -149,23 +175,43 @@ def run_resolved(
         return runner.run(make_trackers(settings.logger, reporter.note))
 
 
-def follow(settings: RunSettings, cls: type[Method], runs_dir: Path) -> None:
-    """Train along with the process that `run_resolved` leads."""
-    device = choose_device(settings)
+def follow(settings: RunSettings, cls: type[Method], runs_dir: Path, place: Place) -> None:
+    """Train along with the process that `run_resolved` leads, at a place beside it."""
+    with _joined(place, settings, runs_dir) as world:
+        _train_along(settings, cls, runs_dir, world)
+
+
+def _joined(place: Place, settings: RunSettings, runs_dir: Path) -> AbstractContextManager[World]:
+    return joined(place, choose_device(settings), run_path(runs_dir, settings))
+
+
+def _train_along(settings: RunSettings, cls: type[Method], runs_dir: Path, world: World) -> None:
     model, sequence = load_inputs(settings)
-    reporter = QuietReporter()
-    with following(device) as world:
-        SequenceRunner(
-            settings,
-            sequence,
-            model,
-            cls(**settings.method.params),
-            RunDirectory(run_path(runs_dir, settings), runs_dir),
-            reporter=reporter,
-            zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
-            publish=publish,
-            world=world,
-        ).follow()
+    SequenceRunner(
+        settings,
+        sequence,
+        model,
+        cls(**settings.method.params),
+        RunDirectory(run_path(runs_dir, settings), runs_dir),
+        reporter=QuietReporter(),
+        zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
+        publish=publish,
+        world=world,
+    ).follow()
+
+
+def _require_images(settings: RunSettings, cls: type[Method], sequence: SequenceData) -> None:
+    """Refuse more processes than a batch has images.
+
+    Raises:
+        ClbenchError: names both numbers.
+    """
+    if settings.devices == 1:
+        return
+    counts = [settings.train.batch_size]
+    if "trains-at-once" not in cls.traits:
+        counts += [len(sequence.train_set(task.index)) for task in sequence.benchmark.tasks]
+    World(size=settings.devices).weight(min(counts))
 
 
 def rerun(
@@ -383,6 +429,11 @@ def _wanted(options: Mapping[str, Any]) -> Wanted:
 
 
 def _made(grid: Grid, console: Console | None, fresh: bool, quiet: bool) -> list[RunResult]:
+    if place() is not None:
+        raise ClbenchError(
+            "compare and sweep start the processes of their runs themselves: start them once, "
+            "without torchrun or srun"
+        )
     made = grid.make(console or SafeConsole(stderr=True), fresh=fresh, quiet=quiet)
     if made.problems:
         raise ClbenchError("\n".join(made.problems))

@@ -123,18 +123,21 @@ class Share(Sampler[Any]):
         batches: the whole batches.
         rank: number of the process.
         size: how many processes there are.
+
+    Attributes:
+        batches: the whole batches.
     """
 
     def __init__(self, batches: Sampler[Any], rank: int, size: int) -> None:
-        self._batches = batches
+        self.batches = batches
         self._rank = rank
         self._size = size
 
     def __len__(self) -> int:
-        return len(self._batches)  # type: ignore[arg-type]
+        return len(self.batches)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        return (batch[self._rank :: self._size] for batch in self._batches)
+        return (batch[self._rank :: self._size] for batch in self.batches)
 
 
 def _whole_batch(batch: Any) -> Any:

@@ -26,6 +26,7 @@ from clbench.cli.options import (
     settings_of,
 )
 from clbench.core.errors import ClbenchError
+from clbench.engine.process.environment import follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
@@ -108,6 +109,8 @@ def run(
         fresh=fresh,
         quiet=quiet,
     )
+    if follows():
+        return
     show_results([result], matrices=True)
     _show_zero_shot_check(result)
     show_directories([result], runs_dir)

@@ -19,6 +19,7 @@ from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
+from clbench.engine.process.environment import UnheardError, follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
@@ -37,15 +38,21 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             with _terminable():
                 function(*args, **kwargs)
         except ClbenchError as error:
-            for line in str(error).splitlines():
+            for line in () if _is_silent(error) else str(error).splitlines():
                 sys.stderr.write(f"clbench: {printable(redact(line))}\n")
             raise typer.Exit(2) from None
         except KeyboardInterrupt as stop:
             number = getattr(stop, "signum", signal.SIGINT)
-            sys.stderr.write(f"clbench: interrupted; {_how_to_go_on()}\n")
+            if not follows():
+                sys.stderr.write(f"clbench: interrupted; {_how_to_go_on()}\n")
             raise typer.Exit(128 + number) from None
 
     return wrapped
+
+
+def _is_silent(error: ClbenchError) -> bool:
+    """Whether the first of several processes says it."""
+    return follows() and not isinstance(error, UnheardError)
 
 
 def show_results(results: list[RunResult], *, matrices: bool = False) -> None:

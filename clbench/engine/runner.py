@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -98,7 +99,8 @@ class SequenceRunner:
         self.benchmark = sequence.benchmark
         self.device = choose_device(settings)
         sources = reference_sources(method.needs, method.hyperparameters())
-        self.recorder = Recorder(settings, Inputs.of(model, sequence, sources), self.device)
+        inputs = Inputs.of(model, sequence, sources)
+        self.recorder = Recorder(settings, inputs, self.device, world.starter)
         self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
         self.attributes: Attributes
@@ -117,6 +119,7 @@ class SequenceRunner:
         """
         self.trackers = GuardedTrackers(trackers, self.reporter.note)
         self.model.to(self.device)
+        self.recorder.nodes = self.world.gather(socket.gethostname())
         resume = self._resume()
         done = 0 if resume is None else resume.position.learned
         self.reporter.begin(self._title(), [t.name for t in self.benchmark.tasks], done)
@@ -135,8 +138,9 @@ class SequenceRunner:
     def follow(self) -> None:
         """Train along with the process that leads; write and show nothing."""
         self.model.to(self.device)
-        place = self.world.follow([0, 0], self.device)
-        resume = None if place[0] < 0 else resume_at(self.directory, Position(*place))
+        self.world.gather(socket.gethostname())
+        position = self.world.told(None)
+        resume = None if position is None else resume_at(self.directory, position)
         self.world.wait()
         with self._surroundings():
             self._train_along(resume)
@@ -160,8 +164,7 @@ class SequenceRunner:
                 f"took over from {owner}, which died without releasing the directory"
             )
         resume = find_resume(self.directory, self.reporter.note)
-        place = [-1, -1] if resume is None else [resume.position.learned, resume.position.step]
-        self.world.follow(place, self.device)
+        self.world.told(None if resume is None else resume.position)
         self.world.wait()  # until all have read it
         if resume is None:
             return None
@@ -247,6 +250,7 @@ class SequenceRunner:
         with self._overhead(f"beginning {spec.name}"):
             self.method.train()
             self.method.begin_task(spec, data)
+            self.world.agree(self.method)
         data.training_begins()
         if within is not None:
             self._restore_within(within)
@@ -300,8 +304,9 @@ class SequenceRunner:
             resumed,
             self.world,
         )
+        weight = self.world.weight(stretch.images)
         module = TrainingModule(
-            self.method, stretch.prompts, stretch.plan, name, stretch.tasks
+            self.method, stretch.prompts, stretch.plan, name, stretch.tasks, weight
         ).train()
         self.reporter.training(task, total - done)
         relief = f"train.batch_size (now {settings.train.batch_size})"

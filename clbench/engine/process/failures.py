@@ -18,6 +18,17 @@ DEAD_WORKER = ("exited unexpectedly", "is killed by signal")
 KEPT = "finished work is kept; run the same command to resume"
 
 
+class LostProcessError(ClbenchError):
+    """One of the processes that train together is gone."""
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another of the processes that train together is gone."""
+    if isinstance(error, LostProcessError):
+        return True
+    return isinstance(error, RuntimeError) and _any_in(DEAD_PROCESS, str(error))
+
+
 @contextmanager
 def explained(
     activity: str, relief: str, method: Method, log: Callable[[str], None]
@@ -42,7 +53,8 @@ def explained(
         if message is None:
             raise
         log("".join(traceback.format_exception(error)).rstrip())
-        raise ClbenchError(message) from error
+        kind = LostProcessError if is_lost(error) else ClbenchError
+        raise kind(message) from error
 
 
 def _message(error: Exception, activity: str, relief: str, method: Method) -> str | None:
@@ -54,7 +66,7 @@ def _message(error: Exception, activity: str, relief: str, method: Method) -> st
             f"a data-loading process died while {activity}, often for lack of memory: lower "
             f"--set workers=...; {KEPT}"
         )
-    if isinstance(error, RuntimeError) and _any_in(DEAD_PROCESS, text):
+    if is_lost(error):
         return f"one of the processes that train together died while {activity}; {KEPT}"
     if place := blame(error.__traceback__, method):
         kind = type(error).__name__

@@ -11,10 +11,12 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from clbench.core.errors import Stopped
+from clbench.engine.process.environment import place
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 TOGETHER = 1.0
-"""Seconds within which several SIGTERM are one: batch systems send more than one."""
+"""Seconds within which several signals are one. Batch systems send more than one SIGTERM, and
+torchrun passes on the Ctrl-C that its processes have received themselves."""
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -64,7 +66,8 @@ class StopRequest:
             raise Stopped(self.signum)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGTERM == self.signum and time.monotonic() - self._since < TOGETHER:
+        repeated = number == self.signum and time.monotonic() - self._since < TOGETHER
+        if repeated and (number == signal.SIGTERM or place() is not None):
             return
         if self.signum is not None:
             if sys.stderr is not None and sys.stderr.isatty():

@@ -35,6 +35,10 @@ class Recorder:
         settings: the resolved configuration.
         inputs: weights, images, prompts and reference data.
         device: where the run computes.
+        starter: who started the processes that train together, if it was not clbench.
+
+    Attributes:
+        nodes: the machine of each process.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class Recorder:
         settings: RunSettings,
         inputs: Inputs,
         device: torch.device,
+        starter: str = "",
     ) -> None:
         self.settings = settings
         self.inputs = inputs
@@ -54,6 +59,8 @@ class Recorder:
         self.validation: dict[str, str] = {}
         self.started = provenance.timestamp()
         self.resumed: list[str] = []
+        self.starter = starter
+        self.nodes: list[str] = []
         self.shared = bool(provenance.launch()["shared"])
         self._earlier_peak = 0
 
@@ -166,10 +173,16 @@ class Recorder:
                 "started": self.started,
                 "ended": provenance.timestamp(),
                 "resumed": self.resumed,
-                "launch": {**provenance.launch(), "shared": self.shared},
+                "launch": self._launch(),
             },
             effective_rank=self.ranks.record(),
         )
+
+    def _launch(self) -> dict[str, Any]:
+        launch = {**provenance.launch(), "shared": self.shared}
+        if len(self.nodes) > 1:
+            launch |= {"nodes": self.nodes, "launcher": self.starter or launch["launcher"]}
+        return launch
 
     def _peak_memory(self) -> int:
         return max(self._earlier_peak, peak_memory(self.device))

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torchmetrics import CatMetric
 
@@ -65,7 +66,7 @@ class LossCallback(pl.Callback):
         explain: receives what is known of a loss that is not finite.
         total: steps of the whole task.
         interval: steps between two readings.
-        world: the processes that train together; losses are averaged over them.
+        world: the processes that train together; what is read is averaged over them.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class LossCallback(pl.Callback):
     ) -> None:
         self.steps += 1
         for name, value in (outputs or {}).items():
-            term = self._world.mean(value.detach().float())
+            term = value.detach().float()
             self._sums[name] = self._sums[name] + term if name in self._sums else term
             if name == "loss":
                 self._recent.append(term)
@@ -134,12 +135,14 @@ class LossCallback(pl.Callback):
         Raises:
             ClbenchError: it was not finite in one of them.
         """
+        self._average()
         if "loss" not in self._sums or math.isfinite(float(self._sums["loss"])):
             return
         values = [float(value) for value in self._recent]
         bad = next((i for i, value in enumerate(values) if not math.isfinite(value)), 0)
         step = self.steps - len(values) + bad + 1
         sampler: Any = getattr(trainer.train_dataloader, "batch_sampler", None)
+        sampler = getattr(sampler, "batches", sampler)  # the whole, not the share of this process
         batch = list(next(islice(sampler or (), step - 1 - self._resumed_at, None), ()))
         self._explain(f"loss {values[bad]} at step {step}, training images {batch}")
         shown = ", ".join(map(str, batch[:4])) + (", ..." if len(batch) > 4 else "")
@@ -148,6 +151,14 @@ class LossCallback(pl.Callback):
             "all in log.txt): try a lower learning rate (--set train.lr=...) or "
             "--set train.clip_grad_norm=1"
         )
+
+    def _average(self) -> None:
+        """Put means over all processes in place of this one's numbers; twice is the same."""
+        if self._world.size > 1 and self._sums:
+            own = torch.stack([*self._sums.values(), *self._recent])
+            means = self._world.mean(own).unbind()
+            self._sums = dict(zip(self._sums, means, strict=False))
+            self._recent = list(means[len(self._sums) :])
 
     def _flush(self, trainer: pl.Trainer) -> None:
         self.require_finite(trainer)

@@ -31,6 +31,7 @@ class TrainingModule(pl.LightningModule):
         plan: steps and settings of the optimisation.
         task: name of the task, for messages.
         tasks: ``(C,)`` the task of each class, if there are several.
+        weight: factor of the loss, for processes with shares of different sizes.
     """
 
     prompts: Tensor
@@ -43,6 +44,7 @@ class TrainingModule(pl.LightningModule):
         plan: TrainingPlan,
         task: str,
         tasks: Tensor | None = None,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.method = method
@@ -50,12 +52,15 @@ class TrainingModule(pl.LightningModule):
         self.register_buffer("tasks", tasks, persistent=False)
         self.plan = plan
         self.task = task
+        self.weight = weight
 
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> dict[str, Tensor] | None:
         images, labels = batch
         terms = self.method.loss(Batch(images, labels, self.prompts, self.tasks))
         if not terms:
             return None
+        if self.weight != 1:
+            terms = {name: term * self.weight for name, term in terms.items()}
         total = torch.stack([*terms.values()]).sum()
         if not total.requires_grad:
             raise ClbenchError(

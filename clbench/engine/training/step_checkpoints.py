@@ -29,7 +29,7 @@ class StepCheckpoints(pl.Callback):
         total: optimizer steps of the task.
         save: receives the steps done and the state of the trainer.
         resumed: the state to go on from.
-        world: the processes that train together; they stop after the same step.
+        world: the processes that train together; they save and stop after the same step.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class StepCheckpoints(pl.Callback):
         step = self._losses.steps
         if step >= self._total:
             return  # the task is about to be finished and saved as a whole
-        stopping = self._world.any(self._stop.signum is not None, pl_module.device)
-        if stopping or self._due(step):
+        stopping, due = self._world.any(self._stop.signum is not None, self._due(step))
+        if stopping or due:
             self._losses.require_finite(trainer)
             self._save(step, trainer_state(trainer) | {"losses": self._losses.state()})
             self._saved_at = time.monotonic()

@@ -25,6 +25,7 @@ class Stretch:
 
     Attributes:
         plan: how many, and the learning rate.
+        images: of a step, in all processes together.
         prompts: ``(C, L)`` tokenised training prompts of the classes.
         tasks: ``(C,)`` the task of each class; None if there is one.
         loader: returns the batches from a step on; of each, process ``share[0]`` of ``share[1]``
@@ -32,6 +33,7 @@ class Stretch:
     """
 
     plan: TrainingPlan
+    images: int
     prompts: Tensor
     tasks: Tensor | None
     loader: Callable[[int, tuple[int, int]], Loader]
@@ -57,7 +59,8 @@ def stretch_of_task(
         )
 
     plan = TrainingPlan(steps, train.lr_for(spec.name), train)
-    return Stretch(plan, tokenize(spec.classes.training_prompts), None, loader)
+    images = min(train.batch_size, len(data))
+    return Stretch(plan, images, tokenize(spec.classes.training_prompts), None, loader)
 
 
 def stretch_of_all(settings: RunSettings, sequence: SequenceData, tokenize: Tokenize) -> Stretch:
@@ -78,4 +81,4 @@ def stretch_of_all(settings: RunSettings, sequence: SequenceData, tokenize: Toke
     prompts = tokenize([text for task in tasks for text in task.classes.training_prompts])
     owners = torch.tensor([task.index for task in tasks for _ in task.classes.ids])
     plan = TrainingPlan(sum(steps), train.joint_lr, train)
-    return Stretch(plan, prompts, owners.to(prompts.device), loader)
+    return Stretch(plan, train.batch_size, prompts, owners.to(prompts.device), loader)

@@ -22,6 +22,34 @@ from clbench.core.settings import RunSettings
 from clbench.engine.process.stopping import StopRequest
 from clbench.engine.process.world import ALONE, World
 
+
+class Started(LightningEnvironment):
+    """Tells a trainer which process it is in: each counts as a node with one device.
+
+    Slurm and torchrun start runs, not trainers, so no trainer looks for them.
+    """
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._rank = world.rank
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Always: a trainer starts no processes."""
+        return True
+
+    def local_rank(self) -> int:
+        """Number among the devices of this process, which has one."""
+        return 0
+
+    def node_rank(self) -> int:
+        """Number of the process."""
+        return self._rank
+
+    def teardown(self) -> None:
+        """Leave the environment alone."""
+
+
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
@@ -48,9 +76,10 @@ def make_trainer(
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
     return pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=world.size,
+        devices=[torch.cuda.current_device()] if world.size > 1 and device.type == "cuda" else 1,
+        num_nodes=world.size,
         strategy="auto" if world.size == 1 else DDPStrategy(broadcast_buffers=False),
-        plugins=LightningEnvironment(),  # Slurm and torchrun start runs, not trainers
+        plugins=Started(world),
         use_distributed_sampler=False,
         precision=PRECISIONS[settings.precision],  # type: ignore[arg-type]
         callbacks=callbacks,
