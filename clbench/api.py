@@ -429,11 +429,6 @@ def _wanted(options: Mapping[str, Any]) -> Wanted:
 
 
 def _made(grid: Grid, console: Console | None, fresh: bool, quiet: bool) -> list[RunResult]:
-    if place() is not None:
-        raise ClbenchError(
-            "compare and sweep start the processes of their runs themselves: start them once, "
-            "without torchrun or srun"
-        )
     made = grid.make(console or SafeConsole(stderr=True), fresh=fresh, quiet=quiet)
     if made.problems:
         raise ClbenchError("\n".join(made.problems))

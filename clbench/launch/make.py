@@ -13,6 +13,7 @@ from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.engine.process.environment import place
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs
 from clbench.launch import probes
@@ -101,8 +102,14 @@ class Grid:
             quiet: show no progress.
 
         Raises:
-            ClbenchError: `fresh`, and another process makes one of the runs.
+            ClbenchError: `fresh`, and another process makes one of the runs; or this process is one
+                of several.
         """
+        if place() is not None:
+            raise ClbenchError(
+                "compare and sweep start the processes of their runs themselves: start them once, "
+                "without torchrun or srun"
+            )
         if fresh:
             self._put_aside(SafeConsole(quiet=True) if quiet else console)
         states = self._states()
