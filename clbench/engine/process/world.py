@@ -13,7 +13,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -37,15 +36,14 @@ from clbench.engine.process.failures import KEPT, is_lost
 PATIENCE = timedelta(hours=24)
 """The followers wait while the leader tests."""
 START = timedelta(minutes=10)
-"""Starting may take followers so long, and the leader's farewell as well."""
-GRACE = 2.0
-"""Seconds between the leader's farewell and the end of a follower that failed. `torchrun` ends all
-processes as soon as one fails, and the leader has something to say."""
+"""Starting may take followers so long."""
+SAVING = timedelta(seconds=30)
+"""Followers that are stopped wait so long for the leader, which saves."""
 FOLLOWER = "clbench.launch.follow"
 FAILURE, FAREWELL = "failure", "farewell"
 """Keys of the store: what went wrong in a follower, and that the leader is leaving."""
 _MEETINGS = count()
-"""The processes go through the same runs, one after the other."""
+"""Runs of this process among those that somebody else started: all make the same, one by one."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +167,8 @@ def leading(settings: RunSettings, runs_dir: Path, device: torch.device) -> Iter
             f"devices={size}, but this machine has {torch.cuda.device_count()} CUDA devices: for "
             "those of several machines, start clbench with torchrun or srun"
         )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    places = [Place(rank, size, rank, "127.0.0.1", port, "") for rank in range(size)]
+    store = _store("127.0.0.1", 0, hosts=True)  # at a port that is free
+    places = [Place(rank, size, rank, "127.0.0.1", store.port, "") for rank in range(size)]
     job = {"settings": settings.model_dump(mode="json"), "runs_dir": str(runs_dir.resolve())}
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // size)))
     followers = [
@@ -191,7 +187,7 @@ def leading(settings: RunSettings, runs_dir: Path, device: torch.device) -> Iter
             assert follower.stdin is not None
             follower.stdin.write(json.dumps({**job, "place": asdict(place)}))
             follower.stdin.close()
-        with _with_threads(int(threads)), joined(places[0], device, Path()) as world:
+        with _with_threads(int(threads)), joined(places[0], device, Path(), store) as world:
             yield world
     finally:
         for follower in followers:
@@ -217,7 +213,7 @@ def _with_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def joined(place: Place, device: torch.device, folder: Path) -> Iterator[World]:
+def joined(place: Place, device: torch.device, folder: Path, store: Any = None) -> Iterator[World]:
     """Join the other processes, and tell each other what goes wrong.
 
     A follower's failure becomes one of the leader, which is the only one to speak. What makes the
@@ -227,6 +223,7 @@ def joined(place: Place, device: torch.device, folder: Path) -> Iterator[World]:
         place: of this process.
         device: where it computes; of several GPUs, that of its place.
         folder: the run directory, where a follower writes tracebacks.
+        store: where the processes find each other, if this one has opened it already.
 
     Raises:
         ClbenchError: a process did not come, failed, or was killed.
@@ -234,7 +231,7 @@ def joined(place: Place, device: torch.device, folder: Path) -> Iterator[World]:
     logging.getLogger("torch.distributed").setLevel(logging.ERROR)
     if device.type == "cuda":
         torch.cuda.set_device(_gpu(place))
-    store = _meet(place)
+    store = _meet(place, store)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         store=_prefixed("group", store),
@@ -252,14 +249,15 @@ def _followers_heard(store: Any, place: Place, _: Path) -> Iterator[None]:
     """In the leader: name the follower whose failure became one here."""
     try:
         yield
-    except Exception as error:
-        if not is_lost(error):
+    except (Exception, KeyboardInterrupt) as error:
+        # torchrun stops all processes as soon as one has failed
+        if not is_lost(error) and not isinstance(error, KeyboardInterrupt):
             raise
         if store.check([FAILURE]):
             rank, node, text = json.loads(store.get(FAILURE))
             said = f"process {rank} of {place.size}, on {node}, failed: {text}"
             raise ClbenchError(said) from error
-        if isinstance(error, ClbenchError):
+        if not isinstance(error, RuntimeError):
             raise
         raise ClbenchError(f"one of the processes that train together died; {KEPT}") from error
     finally:
@@ -269,29 +267,25 @@ def _followers_heard(store: Any, place: Place, _: Path) -> Iterator[None]:
 
 @contextmanager
 def _leader_told(store: Any, place: Place, folder: Path) -> Iterator[None]:
-    """In a follower: hand a failure over, and leave after the leader."""
+    """In a follower: hand a failure over. The leader notices when this process ends."""
     try:
         yield
-    except BaseException as error:
-        stopped, lost = isinstance(error, KeyboardInterrupt | SystemExit), is_lost(error)
-        text = "the leading process has ended"
-        if not stopped and not lost:
-            text = _note(error, place, folder)
-            failure = json.dumps([place.rank, socket.gethostname(), text])
-            with suppress(RuntimeError):
-                store.compare_set(FAILURE, "", failure)
-        dist.destroy_process_group()  # others that wait for this process notice
+    except (KeyboardInterrupt, SystemExit):
+        with suppress(RuntimeError):
+            store.wait([FAREWELL], SAVING)
+        raise
+    except Exception as error:
+        if is_lost(error):
+            raise ClbenchError("the leading process has ended") from error
+        text = _note(error, place, folder)
+        failure = json.dumps([place.rank, socket.gethostname(), text])
         try:
-            store.wait([FAREWELL], START)
-        except RuntimeError as silence:
-            if not stopped and not lost:
-                raise UnheardError(text) from silence
-        if place.hosted:
-            time.sleep(GRACE)
-        if stopped:
-            raise
+            store.compare_set(FAILURE, "", failure)
+        except RuntimeError:
+            raise UnheardError(text) from error
         raise ClbenchError(text) from error
-    dist.destroy_process_group()
+    finally:
+        dist.destroy_process_group()
 
 
 def _note(error: BaseException, place: Place, folder: Path) -> str:
@@ -328,25 +322,31 @@ def _prefixed(prefix: str, store: Any) -> Any:
     return kind(prefix, store)
 
 
-def _meet(place: Place) -> Any:
-    """The store through which the processes find each other.
+def _store(address: str, port: int, hosts: bool) -> Any:
+    """Open a store, or connect to one."""
+    kind: Any = dist.TCPStore  # type: ignore[attr-defined]
+    options = {"timeout": START, "wait_for_workers": False, "multi_tenant": port > 0}
+    return kind(address, port, is_master=hosts, **options)
+
+
+def _meet(place: Place, store: Any) -> Any:
+    """The store through which the processes talk, as soon as all are there.
 
     Raises:
         ClbenchError: one of them did not come.
     """
     try:
-        kind: Any = dist.TCPStore  # type: ignore[attr-defined]
-        store = kind(
-            place.address,
-            place.port,
-            place.size,
-            is_master=place.rank == 0 and not place.hosted,
-            timeout=START,
-            multi_tenant=True,
-        )
-        return _prefixed(f"clbench-{next(_MEETINGS)}", store)
+        if store is None:
+            hosts = place.rank == 0 and not place.hosted
+            store = _store(place.address, place.port, hosts)
+        if place.starter:
+            store = _prefixed(f"clbench-{next(_MEETINGS)}", store)
+        store.set(f"here-{place.rank}", "")
+        store.wait([f"here-{rank}" for rank in range(place.size)], START)
     except RuntimeError as error:
         raise ClbenchError(
             f"the {place.size} processes of devices={place.size} did not find each other at "
-            f"{place.address}:{place.port} (MASTER_ADDR, MASTER_PORT)"
+            f"{place.address}:{place.port} (MASTER_ADDR, MASTER_PORT): "
+            f"{str(error).partition(chr(10))[0]}"
         ) from error
+    return store
