@@ -175,10 +175,10 @@ def test_two_nodes_train_one_run(
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if absent := missing():
         pytest.skip(f"needs {', '.join(absent)}")
-    with Cluster(tmp_path / "slurm") as cluster:
+    with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 
 

@@ -86,6 +86,7 @@ class LossCallback(pl.Callback):
         self._world = world
         self._sums: dict[str, Tensor] = {}
         self._recent: list[Tensor] = []
+        self._unread: list[dict[str, Tensor]] = []
         self._count = 0
         self._resumed_at = 0
         self.steps = 0
@@ -99,11 +100,7 @@ class LossCallback(pl.Callback):
         batch_idx: int,
     ) -> None:
         self.steps += 1
-        for name, value in (outputs or {}).items():
-            term = value.detach().float()
-            self._sums[name] = self._sums[name] + term if name in self._sums else term
-            if name == "loss":
-                self._recent.append(term)
+        self._unread.append({k: v.detach().float() for k, v in (outputs or {}).items()})
         self._count += 1
         self._reporter.stepped()
         if self._count == self._interval:
@@ -115,6 +112,7 @@ class LossCallback(pl.Callback):
 
     def state(self) -> dict[str, Any]:
         """What is not logged yet, for a checkpoint."""
+        self._average()
         return {
             "sums": self._sums,
             "recent": list(self._recent),
@@ -153,12 +151,21 @@ class LossCallback(pl.Callback):
         )
 
     def _average(self) -> None:
-        """Put means over all processes in place of this one's numbers; twice is the same."""
-        if self._world.size > 1 and self._sums:
-            own = torch.stack([*self._sums.values(), *self._recent])
-            means = self._world.mean(own).unbind()
-            self._sums = dict(zip(self._sums, means, strict=False))
-            self._recent = list(means[len(self._sums) :])
+        """Add up what is not read yet, step by step, as means over all processes.
+
+        Sums are then the same bits however often a checkpoint needs them.
+        """
+        values = [value for terms in self._unread for value in terms.values()]
+        if self._world.size > 1 and values:
+            values = list(self._world.mean(torch.stack(values)).unbind())
+        means = iter(values)
+        for terms in self._unread:
+            for name in terms:
+                term = next(means)
+                self._sums[name] = self._sums[name] + term if name in self._sums else term
+                if name == "loss":
+                    self._recent.append(term)
+        self._unread = []
 
     def _flush(self, trainer: pl.Trainer) -> None:
         self.require_finite(trainer)
