@@ -273,6 +273,7 @@ def test_labels_are_shortened_in_the_middle_and_stay_different() -> None:
     assert short_labels(["a\nb\x00"], 10) == ["a?b?"]
 
 
+@pytest.mark.slow
 def test_files_are_written_in_all_formats_with_the_same_bytes(tmp_path: Path) -> None:
     study = [make_result("nusa", 0), make_result("nusa", 1, shifted(-0.1))]
     written = write_figures(draw_all(study), tmp_path / "once")

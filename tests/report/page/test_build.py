@@ -199,6 +199,7 @@ def test_published_numbers_have_a_section_if_asked_for_and_known(study: list[Run
     assert title not in bare(study, deviation=lambda run: None).texts["h3"]
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_bytes_in_any_order(
     study: list[RunResult], tmp_path: Path
 ) -> None:
