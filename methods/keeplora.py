@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, cast, final
 
 import torch
 from pydantic import Field
@@ -13,10 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from clbench.clip.adapters.attach import attach
 from clbench.clip.adapters.lowrank import LowRankLinear
-from clbench.clip.growing import let_grow
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.covariance import Covariance, observe_task
-from clbench.clip.subspaces.dual_basis import grown_basis
+from clbench.clip.subspaces.dual_basis import DualBasis
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import Dropout, LabelSmoothing
 from clbench.core.method import Method
@@ -108,24 +107,21 @@ class KeepLoRA(Method):
             trained=("up",),
         )
         vision = {id(m) for block in model.blocks("vision") for m in block.modules()}
-        self.kept = nn.Module()
-        for name, adapter in self._named():
+        self.kept = nn.ModuleList()
+        for adapter in self.adapters.values():
             share = self.principal_vision if id(adapter) in vision else self.principal_text
             weight = adapter.base.weight.detach()
             columns = weight if self.as_released else weight.T
-            basis = grown_basis(
-                columns.new_zeros(len(columns), 0), columns, share, at_first_below=self.as_released
-            )
-            self.kept.register_buffer(name, basis)
-            let_grow(self.kept, name)
-        self.inputs = list(_inputs(model, dict(self._named())))
+            basis = DualBasis(len(columns), dual=False, at_first_below=self.as_released)
+            basis.extend(columns, share)
+            self.kept.append(basis)
+        self.inputs = list(_inputs(model, dict(self._adapted())))
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Start along the part of the gradient that may change, and take the start out of W."""
-        for (name, adapter), gradient in zip(self._named(), self._gradients(data), strict=True):
-            basis = self.kept.get_buffer(name).double()
-            g = gradient.T.double()
-            u, s, vh = torch.linalg.svd(g - basis @ (basis.T @ g), full_matrices=False)
+        for (adapter, kept), gradient in zip(self._adapted(), self._gradients(data), strict=True):
+            outside = kept.outside(gradient.T.double())
+            u, s, vh = torch.linalg.svd(outside, full_matrices=False)
             count = min(self.rank, len(s))
             if not self.as_released:
                 count = min(count, int((s > NEGLIGIBLE * s[0]).sum()))
@@ -151,14 +147,14 @@ class KeepLoRA(Method):
         """Merge the updates, and keep the directions of the task's inputs."""
         for adapter in self.adapters.values():
             adapter.merge()
-        for names, seen in self._seen(data):
-            for name in names:
-                basis = self.kept.get_buffer(name)
-                setattr(self.kept, name, grown_basis(basis, seen, self.threshold))
+        for bases, seen in self._seen(data):
+            for basis in bases:
+                basis.extend(seen, self.threshold)
 
-    def _named(self) -> Iterator[tuple[str, LowRankLinear]]:
-        """Adapters by names that buffers may have."""
-        return ((name.replace(".", "_"), adapter) for name, adapter in self.adapters.items())
+    def _adapted(self) -> Iterator[tuple[LowRankLinear, DualBasis]]:
+        """Adapters, each with the directions that stay."""
+        kept = cast("Iterable[DualBasis]", self.kept)
+        return zip(self.adapters.values(), kept, strict=True)
 
     def _gradients(self, data: TaskData) -> list[Tensor]:
         """Gradient of the mean cross-entropy of the task with respect to each weight."""
@@ -177,19 +173,19 @@ class KeepLoRA(Method):
             weight.requires_grad_(False)
         return [total / images for total in sums]
 
-    def _seen(self, data: TaskData) -> Iterator[tuple[list[str], Tensor]]:
-        """Names of the weights that share an input, and what they received, ``(d, n)``."""
+    def _seen(self, data: TaskData) -> Iterator[tuple[list[DualBasis], Tensor]]:
+        """What stays of weights that share an input, and what they received, ``(d, n)``."""
         if self.features == "covariance":
             covariances = {module: Covariance() for module, _ in self.inputs}
             observe_task(self.model, covariances, data, PASS_BATCH, padding=self.as_released)
-            for module, names in self.inputs:
+            for module, bases in self.inputs:
                 values, vectors = torch.linalg.eigh(covariances[module].take().double())
-                yield names, vectors * values.clamp_min(0).sqrt()
+                yield bases, vectors * values.clamp_min(0).sqrt()
             return
         averages = {module: PositionAverage() for module, _ in self.inputs}
         observe_task(self.model, averages, data, PASS_BATCH, padding=True)
-        for module, names in self.inputs:
-            yield names, averages[module].take()
+        for module, bases in self.inputs:
+            yield bases, averages[module].take()
 
 
 class PositionAverage:
@@ -219,11 +215,10 @@ class PositionAverage:
 
 
 def _inputs(
-    model: CLIP, adapters: Mapping[str, LowRankLinear]
-) -> Iterator[tuple[nn.Module, list[str]]]:
-    """Modules that receive an input, with the names of the weights that it meets."""
-    names: dict[Any, str] = {adapter: name for name, adapter in adapters.items()}
+    model: CLIP, kept: Mapping[LowRankLinear, DualBasis]
+) -> Iterator[tuple[nn.Module, list[DualBasis]]]:
+    """Modules that receive an input, with what stays of the weights that it meets."""
     for block in [*model.blocks("text"), *model.blocks("vision")]:
         attention: Any = block.attn
-        yield attention, [names[attention.q_proj], names[attention.k_proj], names[attention.v_proj]]
-        yield attention.out_proj, [names[attention.out_proj]]
+        yield attention, [kept[attention.q_proj], kept[attention.k_proj], kept[attention.v_proj]]
+        yield attention.out_proj, [kept[attention.out_proj]]

@@ -93,8 +93,7 @@ class WiSEFT(Method):
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Remember where the task starts."""
         if self.head is not None:
-            texts = self.model.class_features(task.classes)
-            self.head.start(self.model.logit_scale.exp() * texts)
+            self.head.start(self._rows(task.classes))
         weights = trained_parameters(self)
         start = flatten(weights)
         self.before = start.clone()
@@ -127,8 +126,12 @@ class WiSEFT(Method):
         """Learned classes by their averaged linear classifier, if there is one."""
         if self.head is None:
             return super().classify(images, candidates)
-        texts = self.model.logit_scale.exp() * self.model.class_features(candidates)
-        return self.head.among(self.model.encode_image(images), candidates.ids, texts)
+        features = self.model.encode_image(images)
+        return self.head.among(features, candidates.ids, self._rows(candidates))
+
+    def _rows(self, classes: ClassTexts) -> Tensor:
+        """Class features times the logit scale, ``(C, D)``: a classifier without training."""
+        return self.model.logit_scale.exp() * self.model.class_features(classes)
 
     def _loss(self, batch: Batch) -> Tensor:
         if self.head is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from clbench.clip.model import CLIP
 from clbench.core.data import Batch, TaskData
 from clbench.core.method import Method
 from clbench.core.task import ClassTexts, Task
+from clbench.core.training import rate_factor
 
 FOLDER = Path(__file__).parent
 TASK = Task("golden", ClassTexts(("any",), (("any",),)))
@@ -92,7 +92,8 @@ def train(
     optimizer = torch.optim.AdamW(trained, lr=hp["lr"], weight_decay=hp["wd"], betas=(0.9, 0.999))
     losses = []
     for step, (images, labels) in enumerate(zip(data["images"], data["labels"], strict=True)):
-        optimizer.param_groups[0]["lr"] = hp["lr"] * _schedule(step, hp)
+        rate = rate_factor(step, round(hp["warmup_ratio"] * hp["steps"]), hp["steps"])
+        optimizer.param_groups[0]["lr"] = hp["lr"] * rate
         optimizer.zero_grad()
         loss = sum(method.loss(Batch(images, labels, data["tokens"])).values(), torch.tensor(0.0))
         loss.backward()
@@ -160,13 +161,6 @@ def merged_weight(model: CLIP, name: str) -> Tensor:
     if name.endswith("in_proj_weight"):
         return torch.cat([getattr(attention, f"{p}_proj").base.weight for p in "qkv"])
     return attention.out_proj.base.weight
-
-
-def _schedule(step: int, hp: dict[str, Any]) -> float:
-    warmup = round(hp["warmup_ratio"] * hp["steps"])
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (hp["steps"] - warmup)))
 
 
 def _decoded(value: str) -> Any:

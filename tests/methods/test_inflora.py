@@ -1,7 +1,6 @@
 """InfLoRA: the released runs and memories, and outputs that stay on earlier tasks' inputs."""
 
 import copy
-import math
 from dataclasses import replace
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from clbench.clip.subspaces.directions import complement
 from clbench.clip.subspaces.dual_basis import DualBasis
 from clbench.core.task import ClassTexts, Task
+from clbench.core.training import rate_factor
 from clbench.methods.inflora import InfLoRA
 from clbench.testing.checks import check_method
 from clbench.testing.driving import begin, run_steps, run_task
@@ -85,11 +85,7 @@ def train(method, hp, recorded, data):
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, weight_decay=hp["wd"])
     for step, expected in enumerate(recorded["losses"]):
-        done = (step - hp["warmup"]) / (hp["steps"] - hp["warmup"])
-        warm = (
-            (step + 1) / hp["warmup"] if step < hp["warmup"] else (1 + math.cos(math.pi * done)) / 2
-        )
-        optimizer.param_groups[0]["lr"] = hp["lr"] * warm
+        optimizer.param_groups[0]["lr"] = hp["lr"] * rate_factor(step, hp["warmup"], hp["steps"])
         optimizer.zero_grad()
         loss = method.loss(data.batch_list[step % len(data.batch_list)])["classification"]
         loss.backward()

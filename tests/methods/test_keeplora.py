@@ -18,8 +18,7 @@ from tests.golden.subspaces import GoldenData, assert_near, projector
 
 def name_of(adapter):
     """The golden file's name of a weight: encoder, projection and block."""
-    path = adapter.removesuffix(".out_proj") if adapter.endswith("out_proj") else adapter
-    block = next(part for part in path.split(".") if part.isdigit())
+    block = next(part for part in adapter.split(".") if part.isdigit())
     encoder = "vit" if "visual" in adapter else "text"
     projection = "o" if adapter.endswith("out_proj") else adapter.rpartition(".")[2][0]
     return f"{encoder}_{projection}.{block}"
@@ -42,10 +41,10 @@ def test_reproduces_the_released_runs():
     assert hp["v_thr"] == hp["t_thr"]
     method.prepare(model)
     assert_ranks(method, golden.metadata["order"], golden.tensors["pretrained.ranks"])
-    names = {name_of(name): name.replace(".", "_") for name in method.adapters}
+    bases = {name_of(name): basis for name, basis in kept_by(method).items()}
     for name, basis in golden.below("pretrained.").items():
         if name != "ranks":
-            assert_near(projector(method.kept.get_buffer(names[name])), projector(basis), 1e-4)
+            assert_near(projector(bases[name].basis), projector(basis), 1e-4)
     for index in range(len(hp["classes"])):
         recorded = golden.below(f"task{index}.")
         data = GoldenData(recorded)
@@ -65,7 +64,7 @@ def test_reproduces_the_released_runs():
         assert_ranks(method, golden.metadata["order"], recorded["ranks"])
         for name, basis in recorded.items():
             if name.startswith("basis."):
-                found = method.kept.get_buffer(names[name.removeprefix("basis.")])
+                found = bases[name.removeprefix("basis.")].basis
                 assert_near(projector(found), projector(basis), 1e-4)
         first = data.batch_list[0]
         logits = model.logits(first.images, model.encode_text(first.prompts))
@@ -76,12 +75,17 @@ def test_reproduces_the_released_runs():
         assert_near(merged_weight(model, name).detach(), weight, 1e-5)
 
 
+def kept_by(method):
+    """What stays of each weight, by the adapter's name."""
+    return dict(zip(method.adapters, method.kept, strict=True))
+
+
 def assert_ranks(method, order, ranks):
     """Columns of every basis, rows by encoder and projection, columns by block."""
-    for name in method.adapters:
+    for name, kept in kept_by(method).items():
         projection, block = name_of(name).split(".")
         expected = ranks[order.index(projection), int(block)]
-        assert method.kept.get_buffer(name.replace(".", "_")).shape[1] == expected, name
+        assert kept.basis.shape[1] == expected, name
 
 
 def train(method, hp, recorded, data):
@@ -139,7 +143,7 @@ def test_what_stays_cannot_be_changed(tiny_clip, tiny_task_data):
     moved = 0.0
     for name, adapter in method.adapters.items():
         change = adapter.base.weight.detach() + adapter.delta().float() - start[name]
-        kept = method.kept.get_buffer(name.replace(".", "_"))
+        kept = kept_by(method)[name].basis
         assert 0 < kept.shape[1] < len(kept)
         moved += change.norm().item()
         assert (change @ kept).norm() < 1e-5
@@ -151,7 +155,7 @@ def test_principal_directions_are_those_of_the_input(tiny_clip):
     method.prepare(tiny_clip)
     name, adapter = next((n, a) for n, a in method.adapters.items() if "visual" in n)
     weight = adapter.base.weight.detach()
-    basis = method.kept.get_buffer(name.replace(".", "_"))
+    basis = kept_by(method)[name].basis
     share = (weight @ basis).square().sum() / weight.square().sum()
     assert 0.5 <= share < 0.6
     expected = grown_basis(weight.new_zeros(weight.shape[1], 0), weight.T, 0.5)

@@ -93,7 +93,8 @@ class DualBasis(nn.Module):
 
     def outside(self, columns: Tensor) -> Tensor:
         """The part of columns ``(d, n)`` in unused directions."""
-        along = self.basis @ (self.basis.T @ columns)
+        basis = self.basis.to(columns.dtype)
+        along = basis @ (basis.T @ columns)
         return along if self.unused else columns - along
 
     def extend(self, features: Tensor, threshold: float) -> None:
