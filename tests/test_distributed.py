@@ -22,7 +22,7 @@ from clbench.core.settings import RunSettings
 from clbench.datamodules.sequence import Share, StepSampler
 from clbench.engine.rundir.checkpoints import CheckpointStore
 from tests import steps_child
-from tests.launch.engines.slurm_cluster import Cluster, missing
+from tests.launch.engines.slurm_cluster import Cluster, require_slurm
 from tests.small_runs import write_tasks
 
 CLBENCH = ["-m", "clbench"]
@@ -176,8 +176,7 @@ def test_two_nodes_train_one_run(
 
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    if absent := missing():
-        pytest.skip(f"needs {', '.join(absent)}")
+    require_slurm()
     with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 

@@ -11,7 +11,7 @@ from clbench.launch.engines.ray import Ray
 from clbench.launch.engines.slurm import Slurm
 from clbench.launch.records import Records
 from tests.launch.conftest import PROGRAM, until
-from tests.launch.engines.slurm_cluster import Cluster, missing
+from tests.launch.engines.slurm_cluster import Cluster, require_slurm
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +32,7 @@ def ray_cluster() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Slurm with one node of two cores."""
-    if absent := missing():
-        pytest.skip(f"needs {', '.join(absent)}")
+    require_slurm()
     with Cluster(tmp_path_factory.mktemp("slurm")) as cluster:
         yield cluster
 

@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 SETTINGS = """
 ClusterName=test
 SlurmctldHost={host}
@@ -51,6 +53,12 @@ def missing() -> list[str]:
     absent = [name for name in ("munged", "slurmctld", "slurmd") if program(name) is None]
     absent += [name for name in ("sbatch", "squeue", "scontrol") if shutil.which(name) is None]
     return absent or (["the rights of root"] if os.geteuid() else [])
+
+
+def require_slurm() -> None:
+    """Skip a test that needs what this machine lacks."""
+    if absent := missing():
+        pytest.skip(f"needs {', '.join(absent)}")
 
 
 class Cluster:
