@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, write reports/speed/*.json, and the page docs/speed.md."""
+"""`python -m speed`: measure, write reports/speed/*.json, and the page docs/speed.md."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,10 @@ from clbench.testing.toys import ToyData, make_clip, make_task
 from tests import made_up
 
 torch.set_num_threads(1)
+
+# Who starts tests in the background of a script has them ignore Ctrl-C, and all that they start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
 """Of the form that W&B's keys have, and recognisable where it should not be."""
