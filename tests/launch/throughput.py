@@ -53,10 +53,11 @@ def paragraph(measured: Mapping[str, Any]) -> str:
     ratio = one["wall_seconds"] / several["wall_seconds"]
     minutes = [f"{side['wall_seconds'] / 60:.1f}" for side in (one, several)]
     same = sum(several["accuracies"][key] == one["accuracies"][key] for key in one["accuracies"])
+    methods, seeds = measured["methods"].replace(",", ", "), measured["seeds"]
     return (
-        f"{len(one['accuracies'])} runs of `mini` ({measured['methods'].replace(',', ', ')}; seeds "
-        f"{measured['seeds']}) on {measured['cores']} cores took {minutes[0]} minutes with `--jobs 1` "
-        f"and {minutes[1]} with `--jobs {several['jobs']}`: {ratio:.2f} times the throughput. "
+        f"{len(one['accuracies'])} runs of `mini` ({methods}; seeds {seeds}) on "
+        f"{measured['cores']} cores took {minutes[0]} minutes with `--jobs 1` and {minutes[1]} "
+        f"with `--jobs {several['jobs']}`: {ratio:.2f} times the throughput. "
         f"The accuracies of {same} of them are equal to the last bit.\n"
     )
 
