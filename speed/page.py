@@ -34,6 +34,7 @@ def write_page(results: Path, page: Path) -> None:
         "mini": _mini,
         "tasks": _tasks,
         "growth": _growth,
+        "sizes": _sizes,
     }
     head, shortcuts = ((HERE / name).read_text("utf-8") for name in ("head.md", "shortcuts.md"))
     parts = [head, _targets(found), shortcuts]
@@ -388,6 +389,45 @@ def _growth(result: Result) -> str:
     parts.append("**Model** (all SVDs at the start of a task of NuSA-CL).\n")
     parts.append(_table(["model", "weights", "widths", "one by one", "shipped"], rows))
     return "\n".join([*parts, _machine(result)])
+
+
+def _sizes(result: Result) -> str:
+    rows = []
+    for row in result["rows"]:
+        first, second = row["tasks"]
+        later = second["trained"] if second["trained"] != first["trained"] else None
+        more = second["stored_bytes"] - first["stored_bytes"]
+        published, why = PUBLISHED_SIZES.get(row["method"], ("", ""))
+        rows.append(
+            [
+                f"`{row['method']}`",
+                f"{first['trained'] / 1e6:.2f} M",
+                "" if later is None else f"{later / 1e6:.2f} M",
+                f"{first['stored_bytes'] / 1e6:.1f} MB" if first["stored_bytes"] else "0",
+                f"{more / 1e6:+.1f} MB" if more else "0",
+                published,
+                why,
+            ]
+        )
+    model = result["model"].removesuffix("-quickgelu")
+    text = (
+        "## What methods train and keep\n\n"
+        f"Two tasks of {result['classes']} classes with an image each, {model} with random "
+        f"weights, settings of `{result['benchmark']}`. Trained: what the optimizer holds. Kept: "
+        'what a checkpoint holds between tasks besides the model, in float32; "next" is what the '
+        "second task adds. What grows with images or classes is small here.\n"
+    )
+    head = ["method", "trained", "later", "kept", "next", "published", "compared with it"]
+    return "\n".join([text, _table(head, rows), f"Measured {result['measured']}.\n"])
+
+
+PUBLISHED_SIZES = {
+    "nusa": ("1.5 M", "the same"),
+    "lora": ("15.7 M", "the same"),
+    "milora": ("15.7 M", "the same"),
+    "inflora": ("7.8 M", "half: queries and outputs are trained only with `projections=qkvo`"),
+}
+"""Trained parameters as published, and what explains the difference."""
 
 
 def _task_row(row: Result) -> list[str]:

@@ -1,9 +1,9 @@
-"""Generate the tables of settings in the documentation from the code.
+"""Generate the tables in the documentation from the code.
 
 ``python -m clbench.cli.pages docs/settings.md docs/methods/*.md`` regenerates the text between
 ``<!-- hyper-parameters -->`` and ``<!-- end of hyper-parameters -->`` in the page of each method,
-which is named like it, and between ``<!-- settings -->`` and ``<!-- end of settings -->`` in
-``settings.md``.
+which is named like it; likewise between those of ``settings`` in ``settings.md``, and of
+``methods`` in the ``index.md`` beside the methods' pages.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import sys
 from pathlib import Path
 
 from clbench import registry
+from clbench.cli.method_index import index_table
 from clbench.cli.reference import settings_page
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.hyperparameters import markdown_table
 
-SETTINGS = "settings"
-"""Stem of the page of all settings; pages of other names belong to methods."""
+SETTINGS, INDEX = "settings", "index"
+"""Stems of the pages of all settings and of all methods; those of other names are a method's."""
 
 
 def renewed(page: Path) -> str:
@@ -34,6 +35,8 @@ def renewed(page: Path) -> str:
         raise ClbenchError(f"cannot read {page}: {error.strerror}") from error
     if page.stem == SETTINGS:
         mark, tables = SETTINGS, settings_page()
+    elif page.stem == INDEX:
+        mark, tables = "methods", index_table(page.parent)
     else:
         mark, tables = "hyper-parameters", markdown_table(registry.method(page.stem).schema())
     block = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)

@@ -12,10 +12,11 @@ from clbench.cli.pages import main, renewed
 from clbench.core.errors import ClbenchError
 
 FOLDER = Path(__file__).parents[2] / "docs/methods"
-PAGES = sorted(FOLDER.glob("*.md"))
+INDEX = FOLDER / "index.md"
+PAGES = sorted(set(FOLDER.glob("*.md")) - {INDEX})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [INDEX, *PAGES], ids=lambda page: page.stem)
 def test_the_table_of_a_page_is_up_to_date(page: Path) -> None:
     assert renewed(page) == page.read_text(), "run: make docs"
 
@@ -28,6 +29,29 @@ def test_every_hyperparameter_is_explained_in_the_page() -> None:
     for page in PAGES:
         for name in registry.method(page.stem).schema():
             assert f"| `{name}` |" in page.read_text()
+
+
+def test_every_page_says_what_the_index_shows() -> None:
+    for page in PAGES:
+        text = page.read_text()
+        assert "\n## What is stored\n\n" in text, page
+        assert "\n## Parity\n\n" in text, page
+        assert f"| [`{page.stem}`]({page.name}) | " in INDEX.read_text(), page
+
+
+def test_the_index_takes_first_paragraphs_and_the_first_published_row(page: Path) -> None:
+    page.write_text(
+        "# LoRA (`lora`)\n\nUpdates of\nlow rank.\n\nPaper: elsewhere.\n\n## What is stored\n\n"
+        "$|x|$ only.\n\nMore.\n\n## Task identity\n\nGuessed. By a vote.\n\n"
+        "## Published numbers\n\n| benchmark | Transfer | Avg | Last |\n"
+        "|---|---|---|---|\n| MTIL | 1.0 | | |\n"
+        "| MTIL, order II | 1.0 | 2.0 | 3.0 |\n"
+    )
+    index = page.with_name("index.md")
+    index.write_text("<!-- methods -->\n<!-- end of methods -->\n")
+    row = renewed(index).splitlines()[4]
+    cells = [r"$\|x\|$ only.", "", "Guessed", "", "1.0 / 2.0 / 3.0 (MTIL, order II)"]
+    assert row == f"| [`lora`](lora.md) | Updates of low rank. | {' | '.join(cells)} |"
 
 
 @pytest.fixture
