@@ -282,7 +282,7 @@ def compare(
     Args:
         benchmark: name of the benchmark; ``mini`` by default.
         methods: names, or ``all``, which is the default.
-        seeds: training seeds; 0, 1 and 2 by default.
+        seeds: training seeds; 0, 1 and 2 by default, 0 for smoke runs.
         backbone: as in `run`.
         runs_dir: where run directories are made.
         settings: dotted keys to values, for every run.

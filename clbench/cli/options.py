@@ -93,7 +93,9 @@ Methods = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option(help="Training seeds: numbers and ranges, 0,2,5-7.", show_default="0-2"),
+    typer.Option(
+        help="Training seeds: numbers and ranges, 0,2,5-7.", show_default="0-2; 0 with --quick"
+    ),
 ]
 
 LAUNCHING = "How runs are launched"

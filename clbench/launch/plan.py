@@ -12,7 +12,8 @@ from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
 from clbench.core.settings import RunSettings
 
-SEEDS = (0, 1, 2)
+SEEDS, QUICK_SEEDS = (0, 1, 2), (0,)
+"""Training seeds if none are given. More of them would tell nothing more of smoke runs."""
 MOST_SEEDS = 1000
 
 Planned = tuple[RunSettings, type[Method]]
@@ -35,7 +36,7 @@ def plan(
     Args:
         benchmark: name; that of the file, or ``mini``, if None.
         methods: names, or ``all``; those of the file, or all, if None.
-        seeds: training seeds; those of the file, or 0, 1 and 2, if None.
+        seeds: training seeds; those of the file, or 0, 1 and 2 (quick: 0), if None.
         config_file: YAML file with a configuration tree, or its content.
         overrides: dotted keys to values, for every run.
         quick: smoke runs.
@@ -50,7 +51,7 @@ def plan(
     found, own = _methods_of(tree)
     wanted = found if methods is None else methods
     names = registry.method_names() if wanted == "all" else list(dict.fromkeys(wanted))
-    found_seeds = _seeds_of(tree)
+    found_seeds = _seeds_of(tree, QUICK_SEEDS if quick else SEEDS)
     return [
         config.resolve(
             name,
@@ -123,11 +124,11 @@ def _methods_of(tree: dict[str, Any]) -> tuple[Sequence[str] | str, dict[str, di
     return list(given), {n: {**shared, **params} for n, params in given.items() if params}
 
 
-def _seeds_of(tree: dict[str, Any]) -> Sequence[int]:
+def _seeds_of(tree: dict[str, Any], default: Sequence[int]) -> Sequence[int]:
     """Take a file's seeds out of its tree."""
     single, seeds = tree.pop("seed", None), tree.pop("seeds", None)
     if seeds is None:
-        seeds = SEEDS if single is None else [single]
+        seeds = default if single is None else [single]
     if isinstance(seeds, int | str):
         return parse_seeds(str(seeds), "seeds")
     if not isinstance(seeds, list | tuple) or not all(type(seed) is int for seed in seeds):

@@ -62,6 +62,12 @@ def test_all_methods_come_with_one_seed_before_the_next() -> None:
     assert [(name, seed) for name, seed, _ in made("mini")] == expected
 
 
+def test_smoke_runs_come_once_unless_seeds_are_named(study: Path) -> None:
+    assert made("mini", ["lora"], quick=True) == [("lora", 0, 8)]
+    assert [seed for _, seed, _ in made("mini", ["lora"], [1, 2], quick=True)] == [1, 2]
+    assert [seed for _, seed, _ in made(None, ["lora"], config_file=study, quick=True)] == [3, 4]
+
+
 def test_a_method_named_twice_runs_once() -> None:
     assert made("mini", ["lora", "lora"], [1, 1]) == [("lora", 1, 8)]
 
