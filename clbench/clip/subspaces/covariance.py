@@ -41,9 +41,13 @@ class Covariance(nn.Module):
         self.total = self.total + gram if len(self.total) else gram
         self.count += len(rows)
 
+    def mean(self) -> Tensor:
+        """The mean ``(d, d)`` of what was added."""
+        return self.total / self.count
+
     def take(self) -> Tensor:
         """The mean ``(d, d)`` of what was added, which is forgotten."""
-        mean = self.total / self.count
+        mean = self.mean()
         self.total = self.total.new_zeros(0, 0)
         self.count.zero_()
         return mean
