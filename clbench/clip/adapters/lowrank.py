@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,13 @@ class LowRankLinear(nn.Module):
 
     The update is applied factor by factor and never built as an ``out x in`` matrix, and neither
     is its gradient (see `lowrank_product`). Without a core, ``M`` is left out and the layer is
-    LoRA's. The factors keep their shapes from task to task, so the state dict of any moment fits
-    any other.
+    LoRA's; a diagonal core is a gate on each rank. The factors keep their shapes from task to
+    task, so the state dict of any moment fits any other.
 
     Attributes:
         base: the wrapped layer, frozen; its weight changes only by `merge` and `subtract`.
         down: A, ``(rank, in)``.
-        core: M, ``(rank, rank)``, or None.
+        core: M, ``(rank, rank)``, or its diagonal ``(rank,)``, or None.
         up: B, ``(out, rank)``.
         scale: c.
         active: False while the update is known to be zero, which lets the forward pass skip it.
@@ -46,7 +46,7 @@ class LowRankLinear(nn.Module):
         scale: float,
         *,
         dropout: float = 0.0,
-        core: bool = False,
+        core: bool | Literal["diagonal"] = False,
         trained: Collection[str] = ("down", "up"),
     ) -> None:
         """Wrap a layer with an update that is zero.
@@ -56,7 +56,7 @@ class LowRankLinear(nn.Module):
             rank: columns of B and rows of A.
             scale: the factor c.
             dropout: applied to the input of the update, not to that of the base layer.
-            core: whether there is an M between A and B.
+            core: whether there is an M between A and B, which may be diagonal.
             trained: which of ``down``, ``core`` and ``up`` require grad.
         """
         super().__init__()
@@ -66,8 +66,9 @@ class LowRankLinear(nn.Module):
         weight = base.weight
         self.down = nn.Parameter(weight.new_zeros(rank, base.in_features), "down" in trained)
         self.up = nn.Parameter(weight.new_zeros(base.out_features, rank), "up" in trained)
+        shape = (rank,) if core == "diagonal" else (rank, rank)
         self.core: nn.Parameter | None = (
-            nn.Parameter(weight.new_zeros(rank, rank), "core" in trained) if core else None
+            nn.Parameter(weight.new_zeros(shape), "core" in trained) if core else None
         )
         self.active = False
         self.register_load_state_dict_pre_hook(_assume_active)  # type: ignore[no-untyped-call]
@@ -81,7 +82,10 @@ class LowRankLinear(nn.Module):
 
     def factors(self) -> Factors:
         """What the layer multiplies with."""
-        return Factors(self.base.weight, self.base.bias, self.down, self.core, self.up)
+        core: Tensor | None = self.core
+        if core is not None and core.dim() == 1:
+            core = torch.diag(core)
+        return Factors(self.base.weight, self.base.bias, self.down, core, self.up)
 
     @torch.no_grad()
     def set_factors(self, *, down: Tensor, up: Tensor, core: Tensor | None = None) -> None:
@@ -95,10 +99,9 @@ class LowRankLinear(nn.Module):
     @torch.no_grad()
     def delta(self) -> Tensor:
         """The update ``c B M A``, ``(out, in)`` in float64."""
-        down = self.down.double()
-        if self.core is not None:
-            down = self.core.double() @ down
-        return self.scale * (self.up.double() @ down)
+        _, _, down, core, up = self.factors()
+        down = down.double() if core is None else core.double() @ down.double()
+        return self.scale * (up.double() @ down)
 
     @torch.no_grad()
     def subtract(self) -> None:

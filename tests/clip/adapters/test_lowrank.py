@@ -1,6 +1,7 @@
 """Low-rank layers: the right sum, trained where declared, merged without a trace."""
 
 import copy
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,25 +14,24 @@ from clbench.core.errors import ClbenchError
 from clbench.testing.driving import saved
 
 
-def filled(core: bool, dropout: float = 0.0, **options) -> LowRankLinear:
+def filled(core: bool | Literal["diagonal"], dropout: float = 0.0, **options: Any) -> LowRankLinear:
     """A layer of 6 inputs, 5 outputs and rank 3 with random factors."""
     layer = LowRankLinear(nn.Linear(6, 5), 3, 0.7, core=core, dropout=dropout, **options)
-    layer.set_factors(
-        down=torch.randn(3, 6), up=torch.randn(5, 3), core=torch.randn(3, 3) if core else None
-    )
+    middle = None if layer.core is None else torch.randn(layer.core.shape)
+    layer.set_factors(down=torch.randn(3, 6), up=torch.randn(5, 3), core=middle)
     return layer
 
 
-@pytest.mark.parametrize("core", [False, True])
+@pytest.mark.parametrize("core", [False, True, "diagonal"])
 def test_forward_is_the_dense_sum(core):
     layer, x = filled(core), torch.randn(2, 4, 6)
-    middle = layer.core if layer.core is not None else torch.eye(3)
+    middle = layer.core if core is True else torch.diag(layer.core) if core else torch.eye(3)
     weight = layer.base.weight + 0.7 * layer.up @ middle @ layer.down
     torch.testing.assert_close(layer(x), x @ weight.T + layer.base.bias)
     torch.testing.assert_close(layer.delta().float(), weight - layer.base.weight)
 
 
-@pytest.mark.parametrize("core", [False, True])
+@pytest.mark.parametrize("core", [False, True, "diagonal"])
 def test_merging_leaves_outputs_as_they_are(core):
     layer, x = filled(core), torch.randn(7, 6)
     before = layer(x)
@@ -56,11 +56,24 @@ def test_subtracting_balances_the_update():
     torch.testing.assert_close(layer(x), before, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("core", [True, "diagonal"])
 @pytest.mark.parametrize("trained", [("core",), ("core", "down"), ("down", "core", "up")])
-def test_gradients_reach_the_declared_factors_only(trained):
-    layer = filled(core=True, trained=trained)
+def test_gradients_reach_the_declared_factors_only(trained, core):
+    layer = filled(core, trained=trained)
     layer(torch.randn(2, 6)).sum().backward()
     assert {n for n, p in layer.named_parameters() if p.grad is not None} == set(trained)
+
+
+def test_a_diagonal_core_gates_each_rank():
+    layer, x = filled("diagonal", trained=("down", "core", "up")), torch.randn(2, 6)
+    layer(x).sum().backward()
+    base, down, gates, up = (
+        t.detach().clone().requires_grad_() for t in (x, layer.down, layer.core, layer.up)
+    )
+    (0.7 * (base @ down.T * gates) @ up.T).sum().backward()
+    torch.testing.assert_close(layer.core.grad, gates.grad)
+    torch.testing.assert_close(layer.down.grad, down.grad)
+    torch.testing.assert_close(layer.up.grad, up.grad)
 
 
 def test_dropout_acts_on_the_update_and_only_in_training():
