@@ -9,15 +9,20 @@ from typing import Literal
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet, data_set
+from clbench.datamodules.catalogue.coop import PAGE, SPLITS
+from clbench.datamodules.catalogue.layouts import PLACES, places
 from clbench.datamodules.catalogue.remote import RemoteFile
 from clbench.datamodules.fetching.download import matches
 from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.file_hashes import Advance, FileHashes
 from clbench.datamodules.pixels.rgb import decode
 from clbench.datamodules.pixels.samples import Contents, Samples
+from clbench.datamodules.readers.coop import find_list, read_coop
 from clbench.datamodules.readers.disk import MissingDataError, SurplusError
 from clbench.datamodules.readers.read import check_counts, read
 
+Splits = Literal["zscl", "coop"]
+"""Whose splits of a data set: those of MTIL, or CoOp's."""
 Status = Literal["present", "missing", "incomplete", "damaged"]
 
 SHOWN = 5  # damaged images that a message names
@@ -40,22 +45,27 @@ class State:
     todo: str
 
 
-def survey(names: Sequence[str], root: Path) -> list[State]:
+def survey(names: Sequence[str], root: Path, splits: Splits = "zscl") -> list[State]:
     """Look at data sets without opening images.
+
+    Args:
+        names: the data sets.
+        root: data root.
+        splits: whose splits are wanted.
 
     Raises:
         ClbenchError: no data set of that name.
     """
-    return [_state(data_set(name), root) for name in names]
+    return [_state(data_set(name), root, splits) for name in names]
 
 
-def require(names: Sequence[str], root: Path) -> None:
-    """Require that all data sets are complete.
+def require(names: Sequence[str], root: Path, splits: Splits = "zscl") -> None:
+    """Require that all data sets are complete; arguments as in `survey`.
 
     Raises:
         ClbenchError: a table of the incomplete ones, with what to do.
     """
-    wanting = [state for state in survey(names, root) if state.status != "present"]
+    wanting = [state for state in survey(names, root, splits) if state.status != "present"]
     if wanting:
         raise ClbenchError(f"not all data sets are ready:\n{table(wanting)}")
 
@@ -100,23 +110,39 @@ def readable_size(size: int | None) -> str:
     return f"{size} GB"
 
 
-def _state(dataset: DataSet, root: Path) -> State:
+def _state(dataset: DataSet, root: Path, splits: Splits) -> State:
     name, folder, todo = dataset.name, root / dataset.folder, how_to_get(dataset, root)
-    if not folder.is_dir():
+    if not folder.is_dir() and not any(place.is_taken(root) for place in PLACES[name]):
         return State(name, "missing", f"no folder {folder}", todo)
+    if splits == "coop" and (missing := _missing_list(name, root)):
+        return missing
     try:
-        contents = read(dataset, root)
+        contents = read_coop(dataset, root) if splits == "coop" else read(dataset, root)
     except MissingDataError as error:
         return State(name, "incomplete", _bare(name, error), todo)
     except ClbenchError as error:
         return State(name, "damaged", _bare(name, error), todo)
     try:
-        check_counts(dataset, contents)
+        if splits == "zscl":
+            check_counts(dataset, contents)
     except SurplusError as error:
         return State(name, "damaged", _bare(name, error), surplus(folder))
     except ClbenchError as error:
         return State(name, "incomplete", _bare(name, error), todo)
     return State(name, "present", f"{len(contents.train) + len(contents.test)} images", "")
+
+
+def _missing_list(name: str, root: Path) -> State | None:
+    """What to do if CoOp's split of a data set is not there."""
+    file = SPLITS[name].file
+    if file is None:
+        return None
+    try:
+        find_list(name, root)
+    except MissingDataError:
+        todo = f"put it into {root / places(name, root)[0].folder}, see {PAGE}"
+        return State(name, "incomplete", f"no {file}", todo)
+    return None
 
 
 def _bare(name: str, error: ClbenchError) -> str:
