@@ -85,7 +85,7 @@ def data_root(root: Path | None) -> Path:
 @data_app.command("list", epilog="Example: clbench data list mtil")
 @command
 def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
-    """Show which data sets are present and what a download would fetch."""
+    """Show which data sets are present, in whose layout, and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
 
     folder = data_root(root)
@@ -224,8 +224,9 @@ def _show(states: list[State], folder: Path) -> None:
         console.print(inventory.table(states))
         return
     table = Table(title=f"data sets in {folder}", title_justify="left")
-    for column in ("data set", "state", "found", "what to do"):
+    for column in ("data set", "state", "found", "layout", "what to do"):
         table.add_column(column, overflow="fold")
     for state in states:
-        table.add_row(state.name, state.status, state.detail, state.todo)
+        layout = state.layout.removeprefix("layout of ")
+        table.add_row(state.name, state.status, state.detail, layout, state.todo)
     console.print(table, soft_wrap=False)
