@@ -6,6 +6,8 @@ raises `VERSION`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -14,16 +16,24 @@ from pydantic import Field
 
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import Benchmark, Setting, Task
-from clbench.datamodules.catalogue.catalogue import CATALOG, class_texts
+from clbench.datamodules.catalogue.catalogue import (
+    CATALOG,
+    class_texts,
+    coop_texts,
+    data_set,
+)
 from clbench.datamodules.fetching.inventory import require
 from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder
 from clbench.datamodules.pixels.decoded import Decoded, quick_sizes
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers import read as readers
+from clbench.datamodules.readers.coop import list_hashes, read_coop
 from clbench.datamodules.sequence import TaskSequence
 from clbench.datamodules.splits import few_shot, random_split
 
 VERSION: Final = 1
+COOP_ORDER: Final = ", CoOp splits"
+"""What the name of an order ends with where the splits are CoOp's, so that no table mixes them."""
 
 ORDER_II: Final = (
     "StanfordCars", "Food", "MNIST", "OxfordPet", "Flowers", "SUN397", "Aircraft", "Caltech101",
@@ -38,6 +48,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     order: str | list[str] = "I",
     order_seed: Annotated[int, Field(ge=0)] = 0,
     setting: Literal["task-given", "task-hidden"] = "task-given",
+    splits: Literal["zscl", "coop"] = "zscl",
     name: str = "mtil",
     data_root: str | None = None,
     cache_root: str | None = None,
@@ -56,6 +67,9 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         order_seed: seed of the random order.
         setting: whether the data set is known at test, or every image is scored among the
             classes of all tasks.
+        splits: ``zscl``, those of MTIL, or ``coop``: CoOp's splits and class names with the first
+            template of each data set, as DIKI uses them. These are other images; no table mixes
+            the two.
         name: name of the variant.
         data_root: folder of the data sets; the user's data folder if None.
         cache_root: folder of what is made of them (see `data_cache`).
@@ -69,32 +83,87 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     """
     names, order_name = data_set_order(order, order_seed)
     root, cache = data_folder(data_root), data_cache(data_root, cache_root)
-    require(names, root)
-    contents = [official_splits(data_set, root, cache) for data_set in names]
-    specs = [
-        Task(data_set, class_texts(data_set, found.class_names))
-        for data_set, found in zip(names, contents, strict=True)
-    ]
-    trained = [found.train for found in contents]
-    if shots is not None:
-        splits = cache.within("splits")
-        trained = [
-            few_shot(task.name, samples, task.classes.names, shots, shot_seed, splits)
-            for task, samples in zip(specs, trained, strict=True)
-        ]
-    benchmark = Benchmark(name, VERSION, Setting(setting), order_name, tuple(specs))
-
-    def load(task: int) -> tuple[Decoded, Decoded]:
-        name, (about_train, about_test) = names[task], quick_sizes(quick)
-        train, test = trained[task], contents[task].test
-        return (
-            Decoded.of(train, image_size, cache, f"{name}-train", about=about_train),
-            Decoded.of(test, image_size, cache, f"{name}-test", about=about_test),
+    require(names, root, splits)
+    if splits == "coop":
+        contents = [read_coop(data_set(name), root) for name in names]
+        order_name += COOP_ORDER
+    else:
+        contents = [official_splits(name, root, cache) for name in names]
+    specs = tuple(
+        Task(
+            name,
+            coop_texts(name, found.class_names)
+            if splits == "coop"
+            else class_texts(name, found.class_names),
         )
-
-    return TaskSequence(
-        benchmark, load, image_size=image_size, data_root=root, cache=cache, workers=workers
+        for name, found in zip(names, contents, strict=True)
     )
+    benchmark = Benchmark(name, VERSION, Setting(setting), order_name, specs)
+    parts = Parts(contents, shots, shot_seed, splits, image_size, cache, quick)
+    return parts.sequence(benchmark, root, workers)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The images of tasks that are one data set each.
+
+    Attributes:
+        contents: of each task.
+        shots: training images per class; None means all.
+        shot_seed: which images are drawn.
+        splits: whose splits these are; their draws are kept apart.
+        image_size: side the backbone expects.
+        cache: where draws and decoded images are kept.
+        quick: use few images.
+    """
+
+    contents: Sequence[Contents]
+    shots: int | None
+    shot_seed: int
+    splits: Literal["zscl", "coop"]
+    image_size: int
+    cache: Cache
+    quick: bool
+
+    def sequence(
+        self, benchmark: Benchmark, root: Path, workers: int, notes: Sequence[str] = ()
+    ) -> TaskSequence:
+        """The sequence of a benchmark with as many tasks.
+
+        Raises:
+            ClbenchError: a class has too few images for `shots`.
+        """
+        trained = [found.train for found in self.contents]
+        if self.shots is not None:
+            kept = self.cache.within("splits")
+            kept = kept.within("coop") if self.splits == "coop" else kept
+            trained = [
+                few_shot(task.name, x, task.classes.names, self.shots, self.shot_seed, kept)
+                for task, x in zip(benchmark.tasks, trained, strict=True)
+            ]
+
+        def load(task: int) -> tuple[Decoded, Decoded]:
+            name, (about_train, about_test) = benchmark.tasks[task].name, quick_sizes(self.quick)
+            train, test = trained[task], self.contents[task].test
+            size, cache = self.image_size, self.cache
+            return (
+                Decoded.of(train, size, cache, f"{name}-train", about=about_train),
+                Decoded.of(test, size, cache, f"{name}-test", about=about_test),
+            )
+
+        hashes: dict[str, str] = {}
+        for task, found in zip(benchmark.tasks, self.contents, strict=True):
+            hashes |= list_hashes(task.name, found)
+        return TaskSequence(
+            benchmark,
+            load,
+            image_size=self.image_size,
+            data_root=root,
+            cache=self.cache,
+            workers=workers,
+            notes=notes,
+            list_hashes=hashes,
+        )
 
 
 def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], str]:
@@ -108,15 +177,15 @@ def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], 
             one twice.
     """
     if isinstance(order, list):
-        for data_set in order:
-            if data_set not in CATALOG:
-                raise unknown_name("data set in benchmark.order", data_set, CATALOG)
+        for name in order:
+            if name not in CATALOG:
+                raise unknown_name("data set in benchmark.order", name, CATALOG)
         if not order or len(set(order)) < len(order):
             raise ClbenchError(f"benchmark.order={order} must name one data set or more, each once")
         return tuple(order), ", ".join(order)
     if order == "random":
         shuffled = np.random.default_rng(seed).permutation(np.array(list(CATALOG)))
-        return tuple(str(data_set) for data_set in shuffled), f"random-{seed}"
+        return tuple(str(name) for name in shuffled), f"random-{seed}"
     orders = {"I": tuple(CATALOG), "II": ORDER_II}
     if order not in orders:
         raise unknown_name("benchmark.order", order, [*orders, "random", "a list of data sets"])
@@ -134,10 +203,10 @@ def official_splits(name: str, root: Path, cache: Cache) -> Contents:
     Raises:
         ClbenchError: it is damaged, has other counts, or has changed since it was split.
     """
-    data_set = CATALOG[name]
-    contents = readers.read(data_set, root)
-    readers.check_counts(data_set, contents)
-    if not data_set.random_split:
+    dataset = CATALOG[name]
+    contents = readers.read(dataset, root)
+    readers.check_counts(dataset, contents)
+    if not dataset.random_split:
         return contents
     train, test = random_split(name, contents.train, cache.within("splits"))
     return Contents(train, test, contents.class_names)

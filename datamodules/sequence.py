@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -158,9 +158,10 @@ class TaskSequence(pl.LightningDataModule):
         cache: where hashes of reference images are kept; None means nowhere.
         workers: data-loading processes.
         notes: what the user should know about the images, one line each.
+        list_hashes: hashes of lists that decide the splits, by name, for the result.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are optional
         self,
         benchmark: Benchmark,
         load: Callable[[int], ImageSets],
@@ -171,9 +172,11 @@ class TaskSequence(pl.LightningDataModule):
         cache: Cache | None = None,
         workers: int = 0,
         notes: Sequence[str] = (),
+        list_hashes: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         self.benchmark = benchmark
+        self.list_hashes = dict(list_hashes or {})
         self.notes = tuple(notes)
         self._load = load
         self._reference = reference

@@ -81,7 +81,7 @@ def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
     from clbench.datamodules.catalogue.catalogue import CATALOG
 
-    return _starting(["all", "mtil", "cifar100", "mini", *CATALOG], incomplete)
+    return _starting(["all", "mtil", "xtail", "cifar100", "mini", *CATALOG], incomplete)
 
 
 def runs(incomplete: str) -> list[str]:

@@ -20,7 +20,7 @@ from clbench.core.foreign.console import SafeConsole
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from clbench.datamodules.fetching.inventory import State
+    from clbench.datamodules.fetching.inventory import Splits, State
 
 data_app = typer.Typer(
     name="data",
@@ -31,7 +31,7 @@ data_app = typer.Typer(
 Benchmark = Annotated[
     str,
     typer.Argument(
-        help="mtil, cifar100 (or a variant of them), a data set, or all.",
+        help="mtil, xtail, cifar100 (or a variant of them), a data set, or all.",
         autocompletion=completion.data_sets,
     ),
 ]
@@ -45,7 +45,7 @@ def data_sets(benchmark: str) -> list[str]:
     """The data sets that a benchmark is made of.
 
     Args:
-        benchmark: ``all``, ``mtil`` or a variant, ``cifar100`` or a variant, ``mini``, or a data
+        benchmark: ``all``, ``mtil``, ``xtail`` or ``cifar100`` or a variant, ``mini``, or a data
             set in any case.
 
     Raises:
@@ -58,10 +58,21 @@ def data_sets(benchmark: str) -> list[str]:
     if name in by_name:
         return [by_name[name]]
     family = name.partition("-")[0]
-    families = {"all": list(CATALOG), "mtil": list(CATALOG), "cifar100": ["CIFAR100"], "mini": []}
+    families = {
+        "all": list(CATALOG),
+        "mtil": list(CATALOG),
+        "xtail": [name for name in CATALOG if name != "CIFAR100"],
+        "cifar100": ["CIFAR100"],
+        "mini": [],
+    }
     if family not in families:
         raise unknown_name("benchmark or data set", benchmark, [*families, *CATALOG])
     return families[family]
+
+
+def splits_of(benchmark: str) -> Splits:
+    """Whose splits of its data sets a benchmark needs."""
+    return "coop" if benchmark.lower().partition("-")[0] == "xtail" else "zscl"
 
 
 def data_root(root: Path | None) -> Path:
@@ -74,36 +85,45 @@ def data_root(root: Path | None) -> Path:
 @data_app.command("list", epilog="Example: clbench data list mtil")
 @command
 def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
-    """Show which data sets are present and what a download would fetch."""
+    """Show which data sets are present, in whose layout, and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
 
     folder = data_root(root)
-    _show(survey(data_sets(benchmark), folder), folder)
+    _show(survey(data_sets(benchmark), folder, splits_of(benchmark)), folder)
 
 
 @data_app.command("prepare", epilog="Example: clbench data prepare mtil --root /data")
 @command
 def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = None) -> None:
-    """Download what is missing and take the hash of every image. The same command resumes."""
+    """Download what is missing and take the hash of every image. The same command resumes.
+
+    CoOp's splits, which xtail needs, cannot be downloaded: what is missing is named.
+    """
     from clbench.datamodules.catalogue.catalogue import CATALOG
-    from clbench.datamodules.fetching.inventory import hash_images, survey
+    from clbench.datamodules.fetching.inventory import hash_images, require, survey
     from clbench.datamodules.fetching.prepare import prepare
     from clbench.datamodules.pixels.data_folder import data_cache
+    from clbench.datamodules.readers.coop import read_coop
     from clbench.datamodules.readers.read import read
 
     folder, names, problems = data_root(root), data_sets(benchmark), []
+    splits = splits_of(benchmark)
+    reader = read_coop if splits == "coop" else read
     for name in names:
         with _bars() as bars:
             bar = _Bars(bars)
             try:
-                source = prepare(
-                    CATALOG[name],
-                    folder,
-                    progress=bar.update,
-                    advance=functools.partial(bar.update, "images"),
-                )
+                source = None
+                if splits == "zscl" or survey([name], folder, splits)[0].status != "present":
+                    source = prepare(
+                        CATALOG[name],
+                        folder,
+                        progress=bar.update,
+                        advance=functools.partial(bar.update, "images"),
+                    )
+                require([name], folder, splits)
                 hash_images(
-                    read(CATALOG[name], folder),
+                    reader(CATALOG[name], folder),
                     data_cache(folder, cache),
                     functools.partial(bar.update, "hashes"),
                 )
@@ -111,7 +131,7 @@ def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = N
                 problems.append(str(error))
                 continue
         _console().print(f"{name}: {'already present' if source is None else source.title}")
-    _show(survey(names, folder), folder)
+    _show(survey(names, folder, splits), folder)
     if problems:
         raise ClbenchError("\n".join(problems))
 
@@ -131,10 +151,12 @@ def verify_data(
     from clbench.datamodules.catalogue.catalogue import CATALOG
     from clbench.datamodules.fetching.inventory import check_files, check_images, survey
     from clbench.datamodules.pixels.data_folder import data_cache
+    from clbench.datamodules.readers.coop import read_coop
     from clbench.datamodules.readers.read import read
 
-    folder = data_root(root)
-    states, problems = survey(data_sets(benchmark), folder), []
+    folder, splits = data_root(root), splits_of(benchmark)
+    states, problems = survey(data_sets(benchmark), folder, splits), []
+    reader = read_coop if splits == "coop" else read
     for state in states:
         if state.status != "present":
             continue
@@ -145,7 +167,7 @@ def verify_data(
                 with _bars() as bars:
                     show = functools.partial(_Bars(bars).update, state.name)
                     kept = data_cache(folder, cache)
-                    check_images(dataset, folder, read(dataset, folder), show, cache=kept)
+                    check_images(dataset, folder, reader(dataset, folder), show, cache=kept)
         except ClbenchError as error:
             problems.append(str(error))
     _show(states, folder)
@@ -202,8 +224,9 @@ def _show(states: list[State], folder: Path) -> None:
         console.print(inventory.table(states))
         return
     table = Table(title=f"data sets in {folder}", title_justify="left")
-    for column in ("data set", "state", "found", "what to do"):
+    for column in ("data set", "state", "found", "layout", "what to do"):
         table.add_column(column, overflow="fold")
     for state in states:
-        table.add_row(state.name, state.status, state.detail, state.todo)
+        layout = state.layout.removeprefix("layout of ")
+        table.add_row(state.name, state.status, state.detail, layout, state.todo)
     console.print(table, soft_wrap=False)

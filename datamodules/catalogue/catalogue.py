@@ -282,3 +282,9 @@ def class_texts(name: str, class_names: Sequence[str], *, as_on_disk: bool = Fal
             )
         names = list(published[: len(names)])
     return ClassTexts.from_templates(names, _prompts()[name]["templates"])
+
+
+def coop_texts(name: str, class_names: Sequence[str]) -> ClassTexts:
+    """The prompts of a data set in CoOp's version: its own names, the first template only."""
+    names = [text.replace("_", " ") for text in class_names]
+    return ClassTexts.from_templates(names, _prompts()[name]["templates"][:1])

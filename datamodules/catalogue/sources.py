@@ -29,7 +29,7 @@ BY_HAND = Source(
     cite="named in the README of KeepLoRA (github.com/MaolinLuo/KeepLoRA)",
     verified=False,
     page=XTAIL,
-    note="raw files of all eleven data sets, in the folders of another code base",
+    note="raw files, in folders of their own that are recognised as they are",
 )
 
 AIRCRAFT = Source(

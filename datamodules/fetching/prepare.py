@@ -12,9 +12,11 @@ from filelock import FileLock
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.catalogue.remote import RemoteFile, Source
-from clbench.datamodules.fetching.download import Opener, Progress, fetch, matches, set_aside
+from clbench.datamodules.fetching.download import Opener, Progress, fetch, set_aside
 from clbench.datamodules.fetching.inventory import (
     check_images,
+    files_here,
+    in_place,
     readable_size,
     surplus,
 )
@@ -112,13 +114,14 @@ def _from_source(
     """Get the files whose targets are missing first; if that is not enough, all the others."""
     downloads = download_folder(dataset, root)
     _ask_for_hand_files(source, downloads)
-    absent = [file for file in source.files if not _in_place(file, root)]
-    others = [file for file in source.files if file not in absent]
+    files = files_here(dataset, source, root)
+    absent = [file for file in files if not in_place(file, root)]
+    others = [file for file in files if file not in absent]
     _require_space(dataset, absent, downloads)
     fetched: list[Path] = []
     problem = None
-    for files in (absent, others):
-        for file in files:
+    for wanted in (absent, others):
+        for file in wanted:
             by_user = (downloads / file.name).exists()
             archive = fetch(file, downloads, opener=opener, progress=progress)
             _install(file, archive, root)
@@ -162,14 +165,6 @@ def _ask_for_hand_files(source: Source, downloads: Path) -> None:
             f"put {', '.join(names)} into {downloads} and run the same command again; "
             f"{source.note}: {source.page}"
         )
-
-
-def _in_place(file: RemoteFile, root: Path) -> bool:
-    """Whether the target of a file exists; for plain files, whether it is the right one."""
-    base = root / file.target
-    if file.unpack:
-        return all((base / name).exists() for _, name in file.unpack)
-    return (base / file.name).is_file() and matches(base / file.name, file)
 
 
 def _install(file: RemoteFile, archive: Path, root: Path) -> None:

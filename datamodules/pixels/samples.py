@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,15 @@ class Samples:
         root: folder that `files` are relative to.
         files: N paths with forward slashes, for data sets of image files; else None.
         arrays: ``(N, H, W)`` or ``(N, H, W, 3)`` uint8, for data sets kept as arrays; else None.
+        prefix: what the names of the files begin with in `digest`, so that it is the same in all
+            layouts of a data set.
     """
 
     labels: NDArray[np.int64]
     root: Path
     files: tuple[str, ...] | None = None
     arrays: NDArray[np.uint8] | None = None
+    prefix: str = ""
 
     def __post_init__(self) -> None:
         if (self.files is None) == (self.arrays is None):
@@ -70,7 +73,7 @@ class Samples:
         chosen = np.asarray(indices, dtype=np.int64)
         files = None if self.files is None else tuple(self.files[i] for i in chosen)
         arrays = None if self.arrays is None else self.arrays[chosen]
-        return Samples(self.labels[chosen], self.root, files, arrays)
+        return Samples(self.labels[chosen], self.root, files, arrays, self.prefix)
 
     def digest(self) -> str:
         """SHA-256 over names and sizes of the files, or the arrays, and over the labels.
@@ -82,7 +85,8 @@ class Samples:
         if self.files is None:
             sha.update(np.ascontiguousarray(self._arrays).data)
         for name in self.files or ():
-            sha.update(f"{name}\0{(self.root / name).stat().st_size}\0".encode())
+            size = (self.root / name).stat().st_size
+            sha.update(f"{self.prefix}{name}\0{size}\0".encode())
         return sha.hexdigest()
 
     @property
@@ -93,11 +97,21 @@ class Samples:
 
 @dataclass(frozen=True)
 class Contents:
-    """Both splits of a data set, with its class names in label order."""
+    """The splits of a data set, with its class names in label order.
+
+    Attributes:
+        train: training images.
+        test: test images.
+        class_names: C names.
+        val: validation images, where there is a published split of three.
+        lists: name to SHA-256 of lists that decide the splits and may differ from copy to copy.
+    """
 
     train: Samples
     test: Samples
     class_names: tuple[str, ...]
+    val: Samples | None = None
+    lists: Mapping[str, str] = field(default_factory=dict)
 
 
 def thinned(size: int, about: int) -> range:

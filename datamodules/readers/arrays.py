@@ -24,9 +24,8 @@ SIDE = 32
 
 def read_mnist(dataset: DataSet, folder: Path) -> Contents:
     """MNIST; class names are torchvision's, from "0 - zero" to "9 - nine"."""
-    raw = folder / "raw"
     names = tuple(f"{digit} - {word}" for digit, word in enumerate(DIGITS))[: dataset.classes]
-    train, test = (_mnist_split(raw, split, dataset.classes) for split in ("train", "t10k"))
+    train, test = (_mnist_split(folder, split, dataset.classes) for split in ("train", "t10k"))
     return Contents(train, test, names)
 
 

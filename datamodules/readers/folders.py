@@ -36,7 +36,9 @@ def read_eurosat(dataset: DataSet, folder: Path) -> Contents:
 
 def read_sun397(dataset: DataSet, folder: Path) -> Contents:
     """The scenes that ``ClassName.txt`` lists: ``/a/abbey`` is the folder ``a/abbey``."""
-    listed_in = folder / "ClassName.txt"
+    listed_in, beside = (place / "ClassName.txt" for place in (folder, folder.parent))
+    if beside.is_file() and not listed_in.is_file():
+        listed_in = beside
     folders = [line.removeprefix("/") for line in read_lines(listed_in)]
     for path in folders:
         if path[1:2] != "/" or ".." in path.split("/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from clbench.core.errors import ClbenchError
@@ -13,26 +14,28 @@ from clbench.datamodules.readers.disk import image_samples, read_lines, read_tex
 
 def read_aircraft(dataset: DataSet, folder: Path) -> Contents:
     """Variants of FGVC-Aircraft: ``train`` without ``val``, as MTIL uses it."""
-    names = tuple(read_lines(folder / "data" / "variants.txt"))
-    labels = {name: label for label, name in enumerate(names)}
+    names = tuple(read_lines(folder / "variants.txt"))
+    train, test = (aircraft_split(dataset, folder, part) for part in ("train", "test"))
+    return Contents(train, test, names)
 
-    def split(part: str) -> Samples:
-        listed_in = folder / "data" / f"images_variant_{part}.txt"
-        files, classes = [], []
-        for line in read_lines(listed_in):
-            image, _, variant = line.partition(" ")
-            if variant not in labels:
-                raise _unexpected(listed_in, line)
-            files.append(f"data/images/{image}.jpg")
-            classes.append(labels[variant])
-        return image_samples(folder, files, classes, dataset.classes, listed_in)
 
-    return Contents(split("train"), split("test"), names)
+def aircraft_split(dataset: DataSet, folder: Path, part: str) -> Samples:
+    """One official split of FGVC-Aircraft: ``train``, ``val`` or ``test``."""
+    labels = {name: label for label, name in enumerate(read_lines(folder / "variants.txt"))}
+    listed_in = folder / f"images_variant_{part}.txt"
+    files, classes = [], []
+    for line in read_lines(listed_in):
+        image, _, variant = line.partition(" ")
+        if variant not in labels:
+            raise _unexpected(listed_in, line)
+        files.append(f"images/{image}.jpg")
+        classes.append(labels[variant])
+    found = image_samples(folder, files, classes, dataset.classes, listed_in)
+    return replace(found, prefix="data/")
 
 
 def read_dtd(dataset: DataSet, folder: Path) -> Contents:
     """Split 1 of DTD; classes are the folders, so both splits number them alike."""
-    folder = folder / "dtd"
     names = tuple(subfolders(folder / "images"))
     labels = {name: label for label, name in enumerate(names)}
 

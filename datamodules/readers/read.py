@@ -1,4 +1,4 @@
-"""Reading data sets on disk: from a folder in torchvision's layout to files and labels.
+"""Reading data sets on disk: from a folder in any known layout to files and labels.
 
 Images are not decoded here. Whatever is missing, damaged or unexpected raises an error that
 names the file.
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.catalogue.catalogue import DataSet
+from clbench.datamodules.catalogue.layouts import Place, places
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers.arrays import read_cifar100, read_mnist
 from clbench.datamodules.readers.disk import SurplusError
@@ -41,17 +42,29 @@ def read(dataset: DataSet, root: Path) -> Contents:
 
     Args:
         dataset: entry of the catalogue.
-        root: data root, the folder that `DataSet.folder` is below.
+        root: data root, the folder that all data sets lie below.
 
     Raises:
         MissingDataError: a file or folder is missing.
         ClbenchError: a file is damaged or holds something unexpected.
     """
-    try:
-        return READERS[dataset.name](dataset, root / dataset.folder)
-    except ClbenchError as error:
-        cure = f"get it again with `clbench data prepare {dataset.name} --root {root}`"
-        raise type(error)(f"{dataset.name}: {error}; {cure}") from error
+    return locate(dataset, root)[1]
+
+
+def locate(dataset: DataSet, root: Path) -> tuple[Place, Contents]:
+    """As `read`, with the place where the data set lies.
+
+    Where it lies in several layouts, the first one counts that can be read.
+    """
+    problem: ClbenchError | None = None
+    for place in places(dataset.name, root):
+        try:
+            return place, READERS[dataset.name](dataset, root / place.folder)
+        except ClbenchError as error:
+            problem = problem or error
+    assert problem is not None
+    cure = f"get it again with `clbench data prepare {dataset.name} --root {root}`"
+    raise type(problem)(f"{dataset.name}: {problem}; {cure}") from problem
 
 
 def check_counts(dataset: DataSet, contents: Contents) -> None:

@@ -181,7 +181,9 @@ class DataRecord(Record):
 
     Attributes:
         splits: hash of each split, keyed ``<task>/train`` and ``<task>/test``; it covers which
-            images a few-shot split chose. Runs whose test splits differ are not compared.
+            images a few-shot split chose. Runs whose test splits differ are not compared. Lists
+            that decide the splits and are not clbench's own have an entry ``<task>/<file>``,
+            validation images ``<task>/val``.
         prompts: hash of each task's class names and prompts; empty in results of older versions.
         validation: task name to the hash of the training images that a method held out; empty (no
             key in the file) where it held out none.

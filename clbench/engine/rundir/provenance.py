@@ -103,7 +103,7 @@ class Inputs:
         weights: hash of the weights before any change.
         benchmark: the task sequence.
         splits: hash of each split, which covers what the images hold, labels, order and, if
-            few-shot, the choice.
+            few-shot, the choice; and of lists that decide the splits.
         prompts: hash of each task's class names and prompts.
         reference: hashes of reference images and texts that lie in files; None where nobody looked
             at them.
@@ -134,6 +134,8 @@ class Inputs:
         for t, task in enumerate(benchmark.tasks):
             splits[f"{task.name}/train"] = sequence.train_set(t).digest()[:DIGITS]
             splits[f"{task.name}/test"] = sequence.test_set(t).digest()[:DIGITS]
+        lists = getattr(sequence, "list_hashes", {})  # sequences from elsewhere may have none
+        splits |= {name: digest[:DIGITS] for name, digest in lists.items()}
         prompts = {task.name: _prompt_hash(task) for task in benchmark.tasks}
         record = BenchmarkRecord.of(benchmark)
         reference = None if sources is None else hash_reference(sequence, sources, quiet=True)

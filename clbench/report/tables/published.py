@@ -178,8 +178,10 @@ def _protocol_reasons(result: RunResult, number: PublishedNumber) -> Iterator[st
         yield f"other setting: {setting}, published {rule['setting']}"
     if not _same_order(result, number):
         yield f"other task order: {result.benchmark.order}, published {number.order}"
-    if number.paper_method in other["methods"] and setting is not Setting.CLASS_INCREMENTAL:
-        yield other["reason"]
+    if setting is not Setting.CLASS_INCREMENTAL and "coop" not in rule:
+        of_coop = other["option"].items() <= _options(result).items()
+        if of_coop != (number.paper_method in other["methods"]):
+            yield other["otherwise" if of_coop else "reason"]
     if number.paper_method not in rule.get("only", [number.paper_method]):
         yield rule["otherwise"]
     expected = papers()["reference_data"].get(number.paper_method, {}).get(result.benchmark.name)
@@ -209,7 +211,8 @@ def _counterparts(row: MethodRuns) -> list[PublishedNumber]:
 
 
 def _same_order(result: RunResult, number: PublishedNumber) -> bool:
-    return number.order in ("-", result.benchmark.order)
+    order = result.benchmark.order.removesuffix(papers()["other_splits"]["order_ends"])
+    return number.order in ("-", order)
 
 
 def _measured(result: RunResult, number: PublishedNumber) -> float | None:

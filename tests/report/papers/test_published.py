@@ -167,6 +167,28 @@ def test_what_may_not_be_compared_says_why(
     assert table["verdict"].str.contains(reason, regex=False).any()
 
 
+def test_numbers_on_coops_splits_are_compared_with_runs_on_them(make_result: MakeResult) -> None:
+    coops = {"options": {"splits": "coop"}, "order": "I, CoOp splits"}
+    verdicts = {
+        method: set(published_table([mtil(make_result, method, **coops)], as_recipe)["verdict"])
+        for method in ("diki", "nusa")
+    }
+    assert verdicts["diki"] <= {"within tolerance", "outside"}
+    assert verdicts["nusa"] == {
+        "not comparable: other split family: the run used CoOp's splits, the paper did not"
+    }
+
+
+def test_x_tail_is_compared_with_x_tail(make_result: MakeResult) -> None:
+    given = {"benchmark": "xtail-16shot", "options": {"shots": 16}}
+    hidden = mtil(make_result, "zscl", **given, setting=Setting.TASK_HIDDEN)
+    table = published_table([hidden], as_recipe)
+    assert set(table["verdict"]) <= {"within tolerance", "outside"}
+    assert (line(table, "Last")["published"], line(table, "Last")["tolerance"]) == (63.4, 2.0)
+    shown = published_table([mtil(make_result, "zscl", **given)], as_recipe)
+    assert shown["verdict"].str.contains("other setting: task-given").all()
+
+
 def test_class_incremental_needs_the_published_protocol(make_result: MakeResult) -> None:
     values = [[None, None], [0.9, None], [0.8, 0.7]]
     given = {
