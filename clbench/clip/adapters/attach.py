@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from torch import nn
 
 from clbench.clip.adapters.lowrank import LowRankLinear
+from clbench.clip.adapters.singular import SingularLinear
 from clbench.core.errors import ClbenchError
 
 if TYPE_CHECKING:
@@ -53,9 +54,9 @@ def attach(
 
 
 def detach(model: nn.Module) -> None:
-    """Merge every low-rank update of a model and put the plain layers back."""
+    """Merge every update of a model and put the plain layers back."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, LowRankLinear):
+            if isinstance(child, LowRankLinear | SingularLinear):
                 child.merge()
                 setattr(parent, name, child.base)

@@ -1,9 +1,9 @@
 """Subspaces of weights and features: principal ranks, null spaces, projections.
 
-Weights are decomposed in float32, as in the published experiments: the basis is orthonormal and
-its tail orthogonal to the principal part to about 1e-6, the precision that an update added to a
-float32 weight has anyway. Gram matrices square the singular values of the features, so half of
-their digits would be lost; they are decomposed in float64.
+Weights are decomposed in float32 unless asked for otherwise, as in the published experiments: the
+basis is orthonormal and its tail orthogonal to the principal part to about 1e-6, the precision that
+an update added to a float32 weight has anyway. Gram matrices square the singular values of the
+features, so half of their digits would be lost; they are decomposed in float64.
 """
 
 from __future__ import annotations
@@ -100,13 +100,13 @@ def principal_rank(singular_values: Tensor, rho: float) -> int:
     return int((energy < rho * energy[-1]).sum()) + 1
 
 
-def thin_svds(weights: Sequence[Tensor]) -> list[SVD]:
-    """The singular value decompositions of several weights, in float32."""
-    return decompose_each(_thin_svd, weights)
+def thin_svds(weights: Sequence[Tensor], dtype: torch.dtype = torch.float32) -> list[SVD]:
+    """The singular value decompositions of several weights, in the given precision."""
+    return decompose_each(lambda weight: _thin_svd(weight, dtype), weights)
 
 
-def _thin_svd(weight: Tensor) -> SVD:
-    return SVD(*torch.linalg.svd(weight.detach().float(), full_matrices=False))
+def _thin_svd(weight: Tensor, dtype: torch.dtype = torch.float32) -> SVD:
+    return SVD(*torch.linalg.svd(weight.detach().to(dtype), full_matrices=False))
 
 
 def null_factors(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clbench.clip.adapters.lowrank import LowRankLinear
+from clbench.clip.adapters.singular import SingularLinear
 from clbench.clip.layers.attention import PROJECTIONS
 from clbench.clip.model import CLIP, Encoder
 from clbench.clip.subspaces.directions import principal_rank
@@ -19,8 +20,8 @@ def effective_rank(model: CLIP, encoder: Encoder, energy: float = ENERGY) -> flo
     """Mean share of singular directions that hold a share of the energy of an attention weight.
 
     ``mean over W of k*(W) / min(out, in)``, ``k* = min{k : sum_{i<=k} s_i^2 / sum s_i^2 >=
-    energy}``, over the query, key, value and output projections of all blocks. Low-rank updates
-    not yet merged count.
+    energy}``, over the query, key, value and output projections of all blocks. Updates not
+    yet merged count.
 
     Args:
         model: the model, with or without adapters.
@@ -50,7 +51,7 @@ def _principal_share(weight: Tensor, energy: float) -> float:
 
 def _weight(layer: nn.Module) -> Tensor | None:
     """The matrix that a layer applies; None for a module of unknown kind."""
-    if isinstance(layer, LowRankLinear):
+    if isinstance(layer, LowRankLinear | SingularLinear):
         weight = layer.base.weight.double()
         return weight + layer.delta() if layer.active else weight
     return layer.weight if isinstance(layer, nn.Linear) else None
