@@ -7,7 +7,6 @@ Version 2 is frozen: a change of class order, prompts or transform that can chan
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Annotated, Final, Literal
 
@@ -15,17 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from clbench.core.errors import ClbenchError
-from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.catalogue.catalogue import class_texts
 from clbench.datamodules.fetching.inventory import require
 from clbench.datamodules.mtil import official_splits
 from clbench.datamodules.pixels.augment import RandomCrop, ResizeAndCrop, Transform
 from clbench.datamodules.pixels.data_folder import data_cache, data_folder
-from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
-from clbench.datamodules.pixels.decoded_file import DecodedFile
-from clbench.datamodules.pixels.samples import Samples, thinned
 from clbench.datamodules.sequence import TaskSequence
+from clbench.datamodules.steps import Stepwise, groups_of
 
 VERSION: Final = 2
 DATA_SET: Final = "CIFAR100"
@@ -73,50 +68,13 @@ def steps(  # noqa: PLR0913 - the signature is the schema
     contents = official_splits(DATA_SET, root, cache)
     texts = class_texts(PROMPTS, contents.class_names, as_on_disk=protocol == "published")
     order = _class_order(class_order, class_seed, len(texts))
-    if len(order) % steps:
-        raise ClbenchError(f"benchmark.steps={steps} does not divide {len(order)} classes")
-    groups = np.split(order, steps)
-    specs = tuple(Task(f"step{i + 1:02d}", _chosen(texts, g)) for i, g in enumerate(groups))
+    groups = groups_of(order, steps)
     order_name = _order_name(class_order, class_seed, protocol)
-    benchmark = Benchmark(name, VERSION, Setting.CLASS_INCREMENTAL, order_name, specs)
     test_transform: Transform = ResizeAndCrop(image_size)
     if protocol == "published":
         test_transform = RandomCrop(image_size, (TEST_CROP_SEED,))
-    train_transform, keep = ResizeAndCrop(image_size), not quick
-    train = DecodedFile(contents.train, train_transform, cache, f"{DATA_SET}-train", keep=keep)
-    test = DecodedFile(contents.test, test_transform, cache, f"{DATA_SET}-test", keep=keep)
-
-    def load(step: int) -> tuple[Decoded, Decoded]:
-        return _step(train, groups[step]), _step(test, groups[step], thin=quick)
-
-    return TaskSequence(
-        benchmark, load, image_size=image_size, data_root=root, cache=cache, workers=workers
-    )
-
-
-def _chosen(texts: ClassTexts, classes: NDArray[np.int64]) -> ClassTexts:
-    names = tuple(texts.names[c] for c in classes)
-    return ClassTexts(names, tuple(texts.prompts[c] for c in classes))
-
-
-def _step(file: DecodedFile, classes: NDArray[np.int64], *, thin: bool = False) -> Decoded:
-    """The images of some classes, relabelled by the classes' places in the step."""
-    indices, labels = step_indices(file.samples, classes)
-    if thin:
-        kept = np.asarray(thinned(len(indices), QUICK_TEST))
-        indices, labels = indices[kept], labels[kept]
-    return Decoded(file, indices, labels)
-
-
-def step_indices(
-    samples: Samples, classes: Sequence[int] | NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the images of some classes, and their labels within the step."""
-    places = np.full(int(samples.labels.max()) + 1, -1)
-    places[np.asarray(classes)] = np.arange(len(classes))
-    labels = places[samples.labels]
-    indices = np.flatnonzero(labels >= 0)
-    return indices, labels[indices]
+    parts = Stepwise(DATA_SET, contents, texts, groups, test_transform, cache, quick)
+    return parts.sequence(name, VERSION, order_name, root, workers)
 
 
 def _class_order(kind: ClassOrder, seed: int, classes: int) -> NDArray[np.int64]:

@@ -79,9 +79,10 @@ def loggers(incomplete: str) -> list[str]:
 
 def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
-    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS
 
-    return _starting(["all", "mtil", "xtail", "cifar100", "mini", *CATALOG], incomplete)
+    families = ["all", "mtil", "xtail", "cifar100", "tinyimagenet", "imagenet-r", "cub200", "mini"]
+    return _starting([*families, *CATALOG, *OTHERS], incomplete)
 
 
 def runs(incomplete: str) -> list[str]:

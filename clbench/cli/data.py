@@ -31,7 +31,7 @@ data_app = typer.Typer(
 Benchmark = Annotated[
     str,
     typer.Argument(
-        help="mtil, xtail, cifar100 (or a variant of them), a data set, or all.",
+        help="mtil, xtail, cifar100, ... (or a variant of them), a data set, or all.",
         autocompletion=completion.data_sets,
     ),
 ]
@@ -45,29 +45,32 @@ def data_sets(benchmark: str) -> list[str]:
     """The data sets that a benchmark is made of.
 
     Args:
-        benchmark: ``all``, ``mtil``, ``xtail`` or ``cifar100`` or a variant, ``mini``, or a data
-            set in any case.
+        benchmark: ``all``, a benchmark or what its name begins with (``mtil``, ``cifar100``), or a
+            data set in any case.
 
     Raises:
         ClbenchError: unknown name.
     """
-    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS
 
-    by_name = {name.lower(): name for name in CATALOG}
+    by_name = {name.lower(): name for name in (*CATALOG, *OTHERS)}
     name = benchmark.lower()
     if name in by_name:
         return [by_name[name]]
-    family = name.partition("-")[0]
     families = {
-        "all": list(CATALOG),
+        "all": [*CATALOG, *OTHERS],
         "mtil": list(CATALOG),
         "xtail": [name for name in CATALOG if name != "CIFAR100"],
         "cifar100": ["CIFAR100"],
+        "tinyimagenet": ["TinyImageNet"],
+        "imagenet-r": ["ImageNet-R"],
+        "cub200": ["CUB-200"],
         "mini": [],
     }
-    if family not in families:
-        raise unknown_name("benchmark or data set", benchmark, [*families, *CATALOG])
-    return families[family]
+    for family, found in families.items():
+        if name == family or name.startswith(f"{family}-"):
+            return found
+    raise unknown_name("benchmark or data set", benchmark, [*families, *CATALOG, *OTHERS])
 
 
 def splits_of(benchmark: str) -> Splits:
@@ -99,7 +102,7 @@ def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = N
 
     CoOp's splits, which xtail needs, cannot be downloaded: what is missing is named.
     """
-    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.catalogue.catalogue import data_set
     from clbench.datamodules.fetching.inventory import hash_images, require, survey
     from clbench.datamodules.fetching.prepare import prepare
     from clbench.datamodules.pixels.data_folder import data_cache
@@ -116,14 +119,14 @@ def prepare_data(benchmark: Benchmark, root: Root = None, cache: CacheFolder = N
                 source = None
                 if splits == "zscl" or survey([name], folder, splits)[0].status != "present":
                     source = prepare(
-                        CATALOG[name],
+                        data_set(name),
                         folder,
                         progress=bar.update,
                         advance=functools.partial(bar.update, "images"),
                     )
                 require([name], folder, splits)
                 hash_images(
-                    reader(CATALOG[name], folder),
+                    reader(data_set(name), folder),
                     data_cache(folder, cache),
                     functools.partial(bar.update, "hashes"),
                 )
@@ -148,7 +151,7 @@ def verify_data(
 
     Images that do not hold what they held when they were last read are named.
     """
-    from clbench.datamodules.catalogue.catalogue import CATALOG
+    from clbench.datamodules.catalogue.catalogue import data_set
     from clbench.datamodules.fetching.inventory import check_files, check_images, survey
     from clbench.datamodules.pixels.data_folder import data_cache
     from clbench.datamodules.readers.coop import read_coop
@@ -160,7 +163,7 @@ def verify_data(
     for state in states:
         if state.status != "present":
             continue
-        dataset = CATALOG[state.name]
+        dataset = data_set(state.name)
         try:
             check_files(dataset, folder)
             if not quick:

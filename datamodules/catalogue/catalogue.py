@@ -33,6 +33,7 @@ class DataSet:
         random_split: no published split: 80 % of the shuffled images train, the rest test.
         sources: where it can be downloaded, tried in this order.
         declared: whether the sizes come from `declared_counts` and not from publications.
+        any_split: no published split that could be checked: only the sum of images is known.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DataSet:
     random_split: bool = False
     sources: tuple[Source, ...] = ()
     declared: bool = False
+    any_split: bool = False
 
     @property
     def total(self) -> int:
@@ -201,6 +203,48 @@ CATALOG: dict[str, DataSet] = {
 }
 
 
+#: Data sets of other benchmarks, by name.
+OTHERS: dict[str, DataSet] = {
+    entry.name: entry
+    for entry in (
+        DataSet(
+            "TinyImageNet",
+            "Tiny ImageNet; its validation images test",
+            "tiny-imagenet-200",
+            200,
+            100000,
+            10000,
+            "http://cs231n.stanford.edu/",
+            ends=("Egyptian Mau", "African bush elephant"),
+            sources=(sources.TINYIMAGENET,),
+        ),
+        DataSet(
+            "ImageNet-R",
+            "ImageNet-R (renditions)",
+            "imagenet-r",
+            200,
+            24000,
+            6000,
+            "https://github.com/hendrycks/imagenet-r",
+            ends=("goldfish", "acorn"),
+            sources=(sources.IMAGENET_R,),
+            any_split=True,
+        ),
+        DataSet(
+            "CUB-200",
+            "Caltech-UCSD Birds-200-2011",
+            "CUB_200_2011",
+            200,
+            5994,
+            5794,
+            "https://data.caltech.edu/records/65de6-vp158",
+            ends=("Black_footed_Albatross", "Common_Yellowthroat"),
+            sources=(sources.CUB200,),
+        ),
+    )
+}
+
+
 @contextmanager
 def declared_counts(counts: Mapping[str, tuple[int, int, int]]) -> Iterator[None]:
     """Expect other sizes than the published ones, e.g. of small copies in tests.
@@ -212,7 +256,7 @@ def declared_counts(counts: Mapping[str, tuple[int, int, int]]) -> Iterator[None
     """
     before = {name: data_set(name) for name in counts}
     for name, (classes, train, test) in counts.items():
-        CATALOG[name] = replace(
+        _catalog_of(name)[name] = replace(
             before[name],
             classes=classes,
             train=train,
@@ -224,7 +268,12 @@ def declared_counts(counts: Mapping[str, tuple[int, int, int]]) -> Iterator[None
     try:
         yield
     finally:
-        CATALOG.update(before)
+        for name, entry in before.items():
+            _catalog_of(name)[name] = entry
+
+
+def _catalog_of(name: str) -> dict[str, DataSet]:
+    return CATALOG if name in CATALOG else OTHERS
 
 
 def data_set(name: str) -> DataSet:
@@ -233,9 +282,10 @@ def data_set(name: str) -> DataSet:
     Raises:
         ClbenchError: no such data set; names the nearest one.
     """
-    if name not in CATALOG:
-        raise unknown_name("data set", name, CATALOG)
-    return CATALOG[name]
+    found = CATALOG.get(name) or OTHERS.get(name)
+    if found is None:
+        raise unknown_name("data set", name, [*CATALOG, *OTHERS])
+    return found
 
 
 class _Prompts(TypedDict, total=False):

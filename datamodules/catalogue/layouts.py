@@ -90,6 +90,18 @@ _FOLDERS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
         ("a", "ClassName.txt"),
         ((TORCHVISION, "SUN397"), (COOP, "sun397/SUN397"), (MIRROR, "Sun397/SUN397")),
     ),
+    "TinyImageNet": (
+        ("wnids.txt", "train"),
+        (
+            ("the archive", "tiny-imagenet-200"),
+            ("continuum", "tinyimagenet/tiny-imagenet-200"),
+        ),
+    ),
+    "ImageNet-R": (
+        ("train", "n01443537"),
+        (("the archive", "imagenet-r"), (COOP, "imagenet-rendition/imagenet-r")),
+    ),
+    "CUB-200": (("images.txt", "images"), (("the archive", "CUB_200_2011"),)),
 }
 
 PLACES: Final[dict[str, tuple[Place, ...]]] = {

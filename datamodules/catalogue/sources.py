@@ -275,3 +275,59 @@ SUN397 = Source(
         ),
     ),
 )
+
+TINYIMAGENET = Source(
+    "Stanford",
+    "avalanche, benchmarks/datasets/tiny_imagenet, and others that agree (md5); size as served",
+    (
+        RemoteFile(
+            "tiny-imagenet-200.zip",
+            "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+            target="",
+            checksum="md5:90528d7ca1a48142e341f4ef8d21d0de",
+            size=248_100_043,
+            unpack=_whole("tiny-imagenet-200"),
+        ),
+    ),
+)
+
+IMAGENET_R = Source(
+    "Berkeley and RAPF",
+    f"{TFDS}/imagenet_r.txt (sha256 and size of the archive); no checksum of the split is known",
+    (
+        RemoteFile(
+            "imagenet-r.tar",
+            "https://people.eecs.berkeley.edu/~hendrycks/imagenet-r.tar",
+            target="",
+            checksum="sha256:18c6bf493b39a0d975d48e587437f562caab9c52ae6327dcfa9dd8eb54aa1b52",
+            size=2_191_079_936,
+            unpack=_whole("imagenet-r"),
+        ),
+        RemoteFile(
+            "imgr_train_test_split.txt",
+            "https://raw.githubusercontent.com/linlany/RAPF/"
+            "afbea62dba8bc91f62d7f5a91e17886a7bd2adc4/imgr_split/imgr_train_test_split.txt",
+            target="imagenet-r",
+            size=718_716,
+        ),
+    ),
+    verified=False,
+    note="the split is RAPF's, github.com/linlany/RAPF",
+)
+
+CUB200 = Source(
+    "CaltechDATA",
+    "md5: avalanche, benchmarks/datasets, and others that agree; size: "
+    f"{TFDS}/caltech_birds2011.txt",
+    (
+        RemoteFile(
+            "CUB_200_2011.tgz",
+            "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
+            target="",
+            checksum="md5:97eceeb196236b17998738112f37df78",
+            size=1_150_585_339,
+            unpack=_whole("CUB_200_2011"),
+        ),
+    ),
+    page="https://data.caltech.edu/records/65de6-vp158",
+)

@@ -92,6 +92,15 @@ def jpegs_in(folder: Path, prefix: str = "", *, strict: bool = True) -> list[str
     return chosen
 
 
+def images_in(folder: Path, suffix: str) -> list[str]:
+    """Names of the files with a suffix in a folder, sorted by code point; without hidden ones.
+
+    Raises:
+        MissingDataError: no such folder.
+    """
+    return sorted(e.name for e in _entries(folder) if e.is_file() and e.name.endswith(suffix))
+
+
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:

@@ -14,6 +14,7 @@ from clbench.datamodules.catalogue.catalogue import DataSet
 from clbench.datamodules.catalogue.layouts import Place, places
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers.arrays import read_cifar100, read_mnist
+from clbench.datamodules.readers.class_sets import read_cub, read_imagenet_r, read_tinyimagenet
 from clbench.datamodules.readers.disk import SurplusError
 from clbench.datamodules.readers.folders import read_caltech101, read_eurosat, read_sun397
 from clbench.datamodules.readers.lists import read_aircraft, read_dtd, read_food, read_pets
@@ -31,6 +32,9 @@ READERS: dict[str, Callable[[DataSet, Path], Contents]] = {
     "OxfordPet": read_pets,
     "StanfordCars": read_cars,
     "SUN397": read_sun397,
+    "TinyImageNet": read_tinyimagenet,
+    "ImageNet-R": read_imagenet_r,
+    "CUB-200": read_cub,
 }
 
 
@@ -79,8 +83,9 @@ def check_counts(dataset: DataSet, contents: Contents) -> None:
     """
     unsplit = dataset.random_split and not len(contents.test)
     expected = [("classes", len(contents.class_names), dataset.classes)]
-    if unsplit:
-        expected += [("images", len(contents.train), dataset.total)]
+    if unsplit or dataset.any_split:
+        found_in_all = len(contents.train) + len(contents.test)
+        expected += [("images", found_in_all, dataset.total)]
     else:
         expected += [
             ("training images", len(contents.train), dataset.train),

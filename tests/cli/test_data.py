@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from clbench.cli.data import data_app, data_sets
 from clbench.core.errors import ClbenchError
-from clbench.datamodules.catalogue.catalogue import CATALOG, declared_counts
+from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS, declared_counts
 from clbench.datamodules.fetching import download
 from clbench.datamodules.fetching.download import Stream
 from clbench.datamodules.pixels import file_hashes
@@ -135,7 +135,12 @@ def test_prepare_goes_on_with_the_next_data_set(root: Path, offline: list[str]) 
 
 
 def test_names_of_benchmarks_and_data_sets() -> None:
-    assert data_sets("all") == data_sets("mtil") == data_sets("mtil-5shot") == list(CATALOG)
+    assert data_sets("mtil") == data_sets("mtil-5shot") == list(CATALOG)
+    assert data_sets("all") == [*CATALOG, *OTHERS]
+    assert data_sets("xtail-16shot") == [name for name in CATALOG if name != "CIFAR100"]
+    assert data_sets("imagenet-r-20step") == data_sets("imagenet-r") == ["ImageNet-R"]
+    assert data_sets("tinyimagenet-5step") == ["TinyImageNet"]
+    assert data_sets("cub200") == data_sets("cub-200") == ["CUB-200"]
     assert data_sets("cifar100-20step") == data_sets("CIFAR100") == ["CIFAR100"]
     assert data_sets("oxfordpet") == ["OxfordPet"]
     assert data_sets("mini-cil-10step") == []
