@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, final
 
 import torch
@@ -80,7 +80,7 @@ class CoDyRA(Method):
         self.draws = Draws()
         self.adapters = attach(
             model,
-            list(_block_linears(model)),
+            model.block_linears(),
             self.rank,
             scale=1.0,
             core="diagonal",
@@ -193,12 +193,3 @@ def thresholds(steps: int, dense: float, levels: int, largest: float) -> list[fl
             level = min(level + 1, levels - 1)
         found.append(largest * level / (levels - 1) if level and step > start else 0.0)
     return found
-
-
-def _block_linears(model: CLIP) -> Iterator[tuple[str, nn.Linear]]:
-    """Names and layers of all linear layers of the blocks, text blocks before vision blocks."""
-    names = {id(module): name for name, module in model.named_modules()}
-    for block in [*model.blocks("text"), *model.blocks("vision")]:
-        for module in block.modules():
-            if isinstance(module, nn.Linear):
-                yield names[id(module)], module

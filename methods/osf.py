@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.clip.adapters.singular import SingularLinear
 from clbench.clip.losses import classification
@@ -65,7 +65,7 @@ class OSF(Method):
         """Wrap every linear layer of the blocks of both encoders."""
         super().prepare(model)
         self.layers: dict[str, SingularLinear] = {}
-        for name, linear in list(_block_linears(model)):
+        for name, linear in model.block_linears():
             self.layers[name] = SingularLinear(linear)
             model.replace(name, self.layers[name])
 
@@ -109,12 +109,3 @@ def kept_components(count: int, share: float) -> int:
     [0, 3, 9]
     """
     return min(int(share * count), count - 1)
-
-
-def _block_linears(model: CLIP) -> Iterator[tuple[str, nn.Linear]]:
-    """Names and linear layers of all blocks."""
-    blocks = [*model.blocks("text"), *model.blocks("vision")]
-    inside = {part for block in blocks for part in block.modules()}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module in inside:
-            yield name, module

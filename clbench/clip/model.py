@@ -224,6 +224,17 @@ class CLIP(nn.Module):
         """The residual attention blocks of one encoder, input side first."""
         return [self.get_submodule(path) for path in self._block_paths(encoder)]
 
+    def block_linears(self) -> list[tuple[str, nn.Linear]]:
+        """Names and layers of all linear layers of the blocks, text blocks before vision blocks."""
+        encoders: tuple[Encoder, ...] = ("text", "vision")
+        return [
+            (f"{path}.{name}", module)
+            for encoder in encoders
+            for path in self._block_paths(encoder)
+            for name, module in self.get_submodule(path).named_modules()
+            if isinstance(module, nn.Linear)
+        ]
+
     def attention_linears(
         self,
         encoders: Literal["both", "vision", "text"] = "both",
