@@ -23,6 +23,10 @@ class SplitAttention(nn.Module):
     forward of its output projection, so neither can be adapted as a layer. Here each projection
     is called as a module and can be replaced, hooked or frozen on its own.
 
+    Attributes:
+        beside: receives queries and what the heads attended to, both ``(B, heads, L, D / heads)``,
+            and returns what goes into the output projection instead; None for nothing.
+
     Only what CLIP uses is supported: self-attention sizes, batch first, no dropout.
     """
 
@@ -33,6 +37,7 @@ class SplitAttention(nn.Module):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.has_bias = bias
+        self.beside: nn.Module | None = None
         self.q_proj = nn.Linear(embed_dim, embed_dim, bias)
         self.k_proj = nn.Linear(embed_dim, embed_dim, bias)
         self.v_proj = nn.Linear(embed_dim, embed_dim, bias)
@@ -115,6 +120,8 @@ class SplitAttention(nn.Module):
         attended = F.scaled_dot_product_attention(
             queries, keys, values, attn_mask=mask, is_causal=is_causal
         )
+        if self.beside is not None:
+            attended = self.beside(queries, attended)
         output: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return output, None
 
