@@ -75,9 +75,7 @@ class DIKI(Method):
         ] = 1e-7,
         text_levels: Annotated[
             int,
-            Field(
-                ge=1, description="Steps from 0 to 1 between which text features are interpolated."
-            ),
+            Field(ge=1, description="Steps of the weight between which text features lie."),
         ] = 1,
         last_rate: Annotated[
             float,
