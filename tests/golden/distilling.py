@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ def task_of(golden: Golden, task: int) -> Task:
     """A task whose prompts are numbers of its recorded tokens."""
     names = numbered(len(golden.tensors[f"task{task}.tokens"]))
     return Task(f"task{task}", ClassTexts(names, tuple((n,) for n in names)), index=task)
+
+
+def numbered_task(golden: Golden, task: int) -> Task:
+    """The same with classes that are numbered on from those of earlier tasks."""
+    first = sum(len(golden.tensors[f"task{t}.tokens"]) for t in range(task))
+    plain = task_of(golden, task)
+    ids = tuple(range(first, first + len(plain.classes)))
+    return replace(plain, classes=replace(plain.classes, ids=ids))
 
 
 def give_tokens(model: CLIP, tokens: Tensor) -> None:

@@ -15,7 +15,7 @@ from clbench.methods.codyra import CoDyRA, thresholds
 from clbench.testing.checks import check_method
 from clbench.testing.driving import first_batch, run_task
 from clbench.testing.toys import make_clip
-from tests.golden.distilling import chosen, numbered, opened
+from tests.golden.distilling import chosen, numbered_task, opened
 from tests.golden.subspaces import assert_near
 
 PARTS = {"q": "attn.q_proj", "k": "attn.k_proj", "v": "attn.v_proj", "o": "attn.out_proj"}
@@ -25,14 +25,6 @@ def weight_of(name):
     """The adapter of a layer that the golden file names by its encoder, block and projection."""
     block, _, part = name.rpartition(".")
     return f"network.{block}.{PARTS.get(part, f'mlp.{part}')}"
-
-
-def golden_task(golden, index):
-    """A task whose classes are numbered on from those before it."""
-    counts = [len(golden.tensors[f"task{t}.tokens"]) for t in range(index + 1)]
-    names = numbered(counts[-1])
-    ids = tuple(range(sum(counts[:-1]), sum(counts)))
-    return Task(f"task{index}", ClassTexts(names, tuple((n,) for n in names), ids), index)
 
 
 def test_reproduces_the_released_runs():
@@ -51,7 +43,7 @@ def test_reproduces_the_released_runs():
     assert list(method.adapters) == layers
     for index in range(len(hp["classes"])):
         own = golden.below(f"task{index}.")
-        task = golden_task(golden, index)
+        task = numbered_task(golden, index)
         method.train()
         method.begin_task(task, None)
         for name in hp["order"]:
