@@ -15,9 +15,15 @@ CHUNK = 256
 """Texts encoded at once."""
 
 
-def frozen_copy(model: CLIP) -> CLIP:
-    """A copy with tensors of its own, so that training the model leaves it as it is."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+def frozen_copy(model: CLIP, *, share_frozen: bool = False) -> CLIP:
+    """A copy with tensors of its own, so that training the model leaves it as it is.
+
+    Args:
+        model: what is copied.
+        share_frozen: whether parameters that do not require grad, and never will, are the model's.
+    """
+    shared = {id(p): p for p in model.parameters() if share_frozen and not p.requires_grad}
+    return copy.deepcopy(model, {**shared}).requires_grad_(False).eval()
 
 
 def encoded_texts(model: CLIP, tokens: Tensor) -> Tensor:
@@ -49,3 +55,20 @@ class Teacher:
         """Similarities of images and texts, ``(B, K)``, without a graph."""
         with torch.no_grad():
             return self._model.logits(images, self.texts)
+
+
+@final
+class ImageTeacher:
+    """A model that is not trained, asked for features of images. A plain object like `Teacher`.
+
+    Args:
+        model: the teacher.
+    """
+
+    def __init__(self, model: CLIP) -> None:
+        self._model = model
+
+    def features(self, images: Tensor) -> Tensor:
+        """Unit-length features ``(B, D)``, without a graph."""
+        with torch.no_grad():
+            return self._model.encode_image(images)

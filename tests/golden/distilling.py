@@ -71,8 +71,7 @@ def numbered_task(golden: Golden, task: int) -> Task:
     first = sum(len(golden.tensors[f"task{t}.tokens"]) for t in range(task))
     plain = task_of(golden, task)
     ids = tuple(range(first, first + len(plain.classes)))
-    count = sum(key.endswith(".tokens") for key in golden.tensors)
-    return replace(plain, classes=replace(plain.classes, ids=ids), count=count)
+    return replace(plain, classes=replace(plain.classes, ids=ids))
 
 
 def give_tokens(model: CLIP, tokens: Tensor) -> None:

@@ -1,6 +1,7 @@
 """SPU: the released runs, and entries that are not selected keep their bits."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,9 +58,10 @@ def test_reproduces_the_released_runs():
     assert sorted(trained) == sorted(hp["trained"])
     layers = [name for name in hp["trained"] if name.endswith("c_fc.weight")]
     layers.sort(key=lambda name: name.startswith("visual"))
-    for index in range(hp["num_tasks"]):
+    tasks = range(len(hp["classes"]))
+    for index in tasks:
         own = golden.below(f"task{index}.")
-        data, task = Recorded(own), numbered_task(golden, index)
+        data, task = Recorded(own), replace(numbered_task(golden, index), count=hp["num_tasks"])
         give_tokens(model, own["tokens"])
         scored = [batch_of(own, rows) for rows in own["score_batches"]]
         scores = output_gradients(model, scored, again=True)
@@ -75,7 +77,7 @@ def test_reproduces_the_released_runs():
         method.eval()
         for name, expected in golden.below(f"task{index}.after.").items():
             assert_near(parameters[name].detach(), expected, 1e-5)
-        tokens = [golden.tensors[f"task{t}.tokens"] for t in range(hp["num_tasks"])]
+        tokens = [golden.tensors[f"task{t}.tokens"] for t in tasks]
         with torch.no_grad():
             texts = model.encode_text(torch.cat(tokens).long())
             logits = model.logits(golden.tensors["probe_images"].float(), texts)
