@@ -31,7 +31,9 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     templates: list[str] | None = None,
     shots: Annotated[int, Field(gt=0)] | None = None,
     shot_seed: Annotated[int, Field(ge=0)] = 0,
-    setting: Literal["task-given", "task-hidden", "class-incremental"] = "task-given",
+    setting: Literal[
+        "task-given", "task-hidden", "class-incremental", "domain-incremental"
+    ] = "task-given",
     name: str = "folder",
     data_root: str | None = None,
     cache_root: str | None = None,
@@ -49,7 +51,8 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
             ``a photo of a {}.`` if None.
         shots: training images per class; None means all.
         shot_seed: which images are drawn; independent of the training seed.
-        setting: among which class names a test image is scored.
+        setting: among which class names a test image is scored; domain-incremental tasks all have
+            the same classes.
         name: name of the benchmark.
         data_root: folder for decoded images and index files; the user's data folder if None.
         cache_root: folder for them in place of `data_root`.
@@ -73,6 +76,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         for task, found in zip(names, contents, strict=True)
     )
     _require_distinct(specs, Setting(setting))
+    _require_same(specs, Setting(setting))
     trained = [found.train for found in contents]
     if shots is not None:
         splits = cache.within("splits").within("folder")
@@ -147,7 +151,7 @@ def _require_distinct(tasks: Sequence[Task], setting: Setting) -> None:
     """
     seen: dict[str, str] = {}
     for task in tasks:
-        if setting is Setting.TASK_GIVEN:
+        if setting in (Setting.TASK_GIVEN, Setting.DOMAIN_INCREMENTAL):
             seen = {}
         for name in task.classes.names:
             read, place = " ".join(name.split()).lower(), f"{task.name}/{name}"
@@ -158,6 +162,19 @@ def _require_distinct(tasks: Sequence[Task], setting: Setting) -> None:
                     "task-given if they belong to two tasks"
                 )
             seen[read] = place
+
+
+def _require_same(tasks: Sequence[Task], setting: Setting) -> None:
+    """Refuse tasks of other classes in a domain-incremental benchmark."""
+    if setting is not Setting.DOMAIN_INCREMENTAL:
+        return
+    first = tasks[0]
+    for task in tasks[1:]:
+        if odd := sorted(set(first.classes.names) ^ set(task.classes.names)):
+            raise ClbenchError(
+                f"benchmark.setting={setting} needs the same classes in all tasks: only one of "
+                f"{first.name!r} and {task.name!r} has {odd[0]!r}"
+            )
 
 
 def _left_out(skipped: Sequence[Path], source: Path) -> str:

@@ -56,13 +56,13 @@ class JoinedImages:
 
     Args:
         sets: read by index, or by position and index (`CroppedImages`).
-        classes: how many classes each has; labels of later sets are counted on.
+        firsts: the number of the first class of each, to which its labels are added.
     """
 
-    def __init__(self, sets: Sequence[ImageSet | CroppedImages], classes: Sequence[int]) -> None:
+    def __init__(self, sets: Sequence[ImageSet | CroppedImages], firsts: Sequence[int]) -> None:
         self._sets = sets
         self._starts = [*accumulate(map(len, sets), initial=0)]
-        self._offsets = [*accumulate(classes, initial=0)]
+        self._firsts = [*firsts]
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -78,7 +78,7 @@ class JoinedImages:
             own = [_shifted(items[place], -self._starts[number]) for place in chosen]
             pixels, classes = self._sets[number].__getitems__(own)  # type: ignore[arg-type]
             images.append(pixels)
-            labels.append(classes + self._offsets[number])
+            labels.append(classes + self._firsts[number])
         order = torch.tensor([place for chosen in places.values() for place in chosen]).argsort()
         return torch.cat(images)[order], torch.cat(labels)[order]
 

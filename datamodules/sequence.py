@@ -278,7 +278,7 @@ class TaskSequence(pl.LightningDataModule):
             name = self.benchmark.name
             sets = [CroppedImages(images, seed, task, name) for task, images in enumerate(sets)]
             drawn = PositionedBatches(drawn)
-        joined = JoinedImages(sets, [len(task.classes) for task in self.benchmark.tasks])
+        joined = JoinedImages(sets, [task.classes.ids[0] for task in self.benchmark.tasks])
         return self._loader(joined, Share(Remaining(drawn, start), *share))
 
     def train_pass(

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
-from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.samples import Samples
 
@@ -91,6 +91,38 @@ def few_shot(
     rule = {"kind": "few shot", "shots": shots, "seed": seed}
     path = cache.path(f"{name}-{shots}shot-seed{seed}.json")
     return samples.subset(_indices(path, name, rule, samples, draw)["train"])
+
+
+def few_shot_indices(labels: Tensor, shots: int, seed: int, name: str) -> list[int]:
+    """Draw `shots` indices per class.
+
+    Every class is drawn from its sorted indices with a generator of its own, so the choice
+    depends on nothing but the arguments.
+
+    Args:
+        labels: ``(N,)`` class indices.
+        shots: images per class.
+        seed: seed of the draw, not of the training.
+        name: name of the data set, for the error message.
+
+    Returns:
+        Sorted indices, `shots` times the number of classes.
+
+    Raises:
+        ClbenchError: a class has fewer than `shots` images.
+    """
+    classes = labels.numpy()
+    chosen: list[int] = []
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        if len(members) < shots:
+            raise ClbenchError(
+                f"{name}: class {label} has {len(members)} training images, "
+                f"fewer than the {shots} asked for"
+            )
+        rng = np.random.default_rng([seed, int(label)])
+        chosen.extend(int(i) for i in rng.choice(members, size=shots, replace=False))
+    return sorted(chosen)
 
 
 def _check_class_sizes(name: str, samples: Samples, class_names: Sequence[str], shots: int) -> None:

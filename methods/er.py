@@ -46,6 +46,7 @@ class ER(Method):
     name: ClassVar[str] = "er"
     paper: ClassVar[str] = "https://arxiv.org/abs/1902.10486"
     needs: ClassVar[frozenset[str]] = frozenset({"replay"})
+    disjoint_classes: ClassVar[bool] = True
 
     prompts: Tensor
     """Tokens of the training prompts of all classes begun, ``(K, L)``."""

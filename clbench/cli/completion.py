@@ -81,8 +81,8 @@ def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS
 
-    families = ["all", "mtil", "xtail", "cifar100", "tinyimagenet", "imagenet-r", "cub200", "mini"]
-    return _starting([*families, *CATALOG, *OTHERS], incomplete)
+    families = ["all", "mtil", "xtail", "cifar100", "tinyimagenet", "imagenet-r", "cub200"]
+    return _starting([*families, "domainnet", "mini", *CATALOG, *OTHERS], incomplete)
 
 
 def runs(incomplete: str) -> list[str]:

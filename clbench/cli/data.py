@@ -65,6 +65,7 @@ def data_sets(benchmark: str) -> list[str]:
         "tinyimagenet": ["TinyImageNet"],
         "imagenet-r": ["ImageNet-R"],
         "cub200": ["CUB-200"],
+        "domainnet": ["DomainNet"],
         "mini": [],
     }
     for family, found in families.items():

@@ -50,10 +50,15 @@ class LinearHead(nn.Module):
 
     @torch.no_grad()
     def keep(self, ids: Sequence[int]) -> None:
-        """End a task, whose classes have these numbers in the whole benchmark."""
-        self.rows = torch.cat([self.rows, self.weight])
-        self.offsets = torch.cat([self.offsets, self.bias])
-        self.ids = torch.cat([self.ids, self.ids.new_tensor(ids)])
+        """End a task, whose classes have these numbers in the whole benchmark.
+
+        Of a class that was learned before, the new row stands for the old one.
+        """
+        new = self.ids.new_tensor(ids)
+        others = ~torch.isin(self.ids, new)
+        self.rows = torch.cat([self.rows[others], self.weight])
+        self.offsets = torch.cat([self.offsets[others], self.bias])
+        self.ids = torch.cat([self.ids[others], new])
         self.start(self.weight[:0])
 
     def among(self, features: Tensor, ids: Sequence[int], others: Tensor) -> Tensor:

@@ -82,6 +82,9 @@ class Method(nn.Module, ABC):
     state dict fits only after `begin_task` has been called; it is no continual learner but trains
     once, in the first task, on the images of all tasks mixed, for as many steps as they have
     together."""
+    disjoint_classes: ClassVar[bool] = False
+    """Whether the method keeps something for each class and takes the classes of a task to be new.
+    Domain-incremental benchmarks, whose tasks have the same classes, refuse it."""
     transient: ClassVar[frozenset[str]] = frozenset()
     """Attributes that `begin_task` sets anew for every task. They are deleted when a task ends;
     all others that change must be module state."""

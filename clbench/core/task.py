@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -98,6 +99,13 @@ class Setting(StrEnum):
     """Those of all tasks of the sequence (the X-TAIL question)."""
     CLASS_INCREMENTAL = "class-incremental"
     """Those of all tasks learned so far."""
+    DOMAIN_INCREMENTAL = "domain-incremental"
+    """Those of every task: all tasks have the same classes, in images of another kind."""
+
+    @property
+    def over_images(self) -> bool:
+        """Whether Avg and Last count the images of all tasks learned so far, not the tasks."""
+        return self in (Setting.CLASS_INCREMENTAL, Setting.DOMAIN_INCREMENTAL)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,13 @@ class Benchmark:
         setting: the label space at test.
         order: name of the task order, e.g. ``I``.
         tasks: the T tasks, in training order. They are numbered here, and so are their classes,
-            from 0 on in the order of the tasks.
+            from 0 on in the order of the tasks; in domain-incremental benchmarks a class has one
+            number in all tasks.
+
+    Raises:
+        ValueError: task names repeat; the classes of domain-incremental tasks differ; or classes
+            that images are scored among at once repeat so that no image can tell them apart, in a
+            class-incremental benchmark or in all of two tasks.
     """
 
     name: str
@@ -123,12 +137,13 @@ class Benchmark:
         names = [task.name for task in self.tasks]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"task names must be unique and not empty: {names}")
+        self._require_sound_classes()
         numbered, first = [], 0
         for index, task in enumerate(self.tasks):
             ids = tuple(range(first, first + len(task.classes)))
             classes = replace(task.classes, ids=ids)
             numbered.append(replace(task, classes=classes, index=index, count=len(names)))
-            first += len(ids)
+            first += 0 if self.setting is Setting.DOMAIN_INCREMENTAL else len(ids)
         object.__setattr__(self, "tasks", tuple(numbered))
 
     def __len__(self) -> int:
@@ -145,7 +160,7 @@ class Benchmark:
             The candidate classes, or None where the protocol defines no score (a
             class-incremental task whose classes have not been seen).
         """
-        if self.setting is Setting.TASK_GIVEN:
+        if self.setting in (Setting.TASK_GIVEN, Setting.DOMAIN_INCREMENTAL):
             return self.tasks[task].classes
         if self.setting is Setting.TASK_HIDDEN:
             return self._classes(len(self.tasks))
@@ -153,9 +168,29 @@ class Benchmark:
 
     def label_offset(self, task: int) -> int:
         """Where the classes of a task begin among its candidates."""
-        if self.setting is Setting.TASK_GIVEN:
+        if self.setting in (Setting.TASK_GIVEN, Setting.DOMAIN_INCREMENTAL):
             return 0
         return sum(len(t.classes) for t in self.tasks[:task])
+
+    def _require_sound_classes(self) -> None:
+        told = [(task.classes.names, task.classes.prompts) for task in self.tasks]
+        if self.setting is Setting.DOMAIN_INCREMENTAL:
+            if any(classes != told[0] for classes in told):
+                raise ValueError("domain-incremental tasks need the same classes with one order")
+        elif self.setting is Setting.TASK_HIDDEN:
+            if len({frozenset(prompts) for _, prompts in told}) < len(told):
+                raise ValueError(
+                    f"two tasks have the same classes, which {self.setting} cannot tell apart: the "
+                    "setting of such tasks is domain-incremental"
+                )
+        elif self.setting is Setting.CLASS_INCREMENTAL:
+            counts = Counter(prompts for _, classes in told for prompts in classes)
+            for prompts, count in counts.items():
+                if count > 1:
+                    raise ValueError(
+                        f"{count} classes have the prompt {prompts[0]!r}, which {self.setting} "
+                        "cannot tell apart"
+                    )
 
     def _classes(self, count: int) -> ClassTexts:
         merged = ClassTexts((), ())

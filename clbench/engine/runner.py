@@ -11,12 +11,14 @@ from typing import Any
 
 from clbench.clip.model import CLIP
 from clbench.core.data import SequenceData
+from clbench.core.errors import ClbenchError
 from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow, drop_rows, write_row
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
+from clbench.core.task import Setting
 from clbench.engine.process.failures import explained
 from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import Reporter, row_text
@@ -97,6 +99,11 @@ class SequenceRunner:
         self.world = world
         self.trackers = GuardedTrackers((), reporter.note)
         self.benchmark = sequence.benchmark
+        if method.disjoint_classes and self.benchmark.setting is Setting.DOMAIN_INCREMENTAL:
+            raise ClbenchError(
+                f"method {method.name!r} takes the classes of a task to be new, and in the "
+                f"domain-incremental benchmark {self.benchmark.name!r} all tasks have the same ones"
+            )
         self.device = choose_device(settings)
         sources = reference_sources(method.needs, method.hyperparameters())
         inputs = Inputs.of(model, sequence, sources)

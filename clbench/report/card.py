@@ -90,6 +90,7 @@ def _candidates(setting: Setting) -> str:
         Setting.TASK_GIVEN: "Images are scored among the classes of their own task.",
         Setting.TASK_HIDDEN: "Images are scored among the classes of all tasks.",
         Setting.CLASS_INCREMENTAL: "Images are scored among all classes learned so far.",
+        Setting.DOMAIN_INCREMENTAL: "Images are scored among the classes that all tasks have.",
     }[setting]
 
 

@@ -241,6 +241,17 @@ OTHERS: dict[str, DataSet] = {
             ends=("Black_footed_Albatross", "Common_Yellowthroat"),
             sources=(sources.CUB200,),
         ),
+        DataSet(
+            "DomainNet",
+            "DomainNet, cleaned: six kinds of images of the same classes",
+            "domainnet",
+            345,
+            409832,
+            176743,
+            "https://ai.bu.edu/M3SDA/",
+            ends=("aircraft_carrier", "zigzag"),
+            sources=(sources.DOMAINNET,),
+        ),
     )
 }
 

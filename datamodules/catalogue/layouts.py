@@ -102,6 +102,10 @@ _FOLDERS: dict[str, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]] = {
         (("the archive", "imagenet-r"), (COOP, "imagenet-rendition/imagenet-r")),
     ),
     "CUB-200": (("images.txt", "images"), (("the archive", "CUB_200_2011"),)),
+    "DomainNet": (
+        ("clipart", "clipart_train.txt"),
+        (("its page and Dassl", "domainnet"), ("its page", "DomainNet")),
+    ),
 }
 
 PLACES: Final[dict[str, tuple[Place, ...]]] = {

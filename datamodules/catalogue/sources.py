@@ -331,3 +331,55 @@ CUB200 = Source(
     ),
     page="https://data.caltech.edu/records/65de6-vp158",
 )
+
+_VISDA = "http://csr.bu.edu/ftp/visda/2019/multi-source"
+_DOMAINS = (
+    ("clipart", "groundtruth/", "cd0d8f2d77a4e181449b78ed62bccf1e"),
+    ("infograph", "", "720380b86f9e6ab4805bb38b6bd135f8"),
+    ("painting", "groundtruth/", "1ae32cdb4f98fe7ab5eb0a351768abfd"),
+    ("quickdraw", "", "bdc1b6f09f277da1a263389efe0c7a66"),
+    ("real", "", "dcc47055e8935767784b7162e7c7cca6"),
+    ("sketch", "", "658d8009644040ff7ce30bb2e820850f"),
+)
+_DOMAIN_LISTS = (
+    ("clipart_train", "b4349693a7f9c05c53955725c47ed6cb"),
+    ("clipart_test", "f5ddbcfd657a3acf9d0f7da10db22565"),
+    ("infograph_train", "379b50054f4ac2018dca4f89421b92d9"),
+    ("infograph_test", "779626b50869edffe8ea6941c3755c71"),
+    ("painting_train", "7db0e7ca73ad9982f6e1f7f3ef372c0a"),
+    ("painting_test", "232b35dc53f26d414686ae579e38d9b5"),
+    ("quickdraw_train", "b732ced3939ac8efdd8c0a889dca56cc"),
+    ("quickdraw_test", "c1a828fdfe216fb109f1c0083a252c6f"),
+    ("real_train", "8ebf02c2075fadd564705f0dc7cd6291"),
+    ("real_test", "6098816791c3ebed543c71ffa11b9054"),
+    ("sketch_train", "1233bd18aa9a8a200bf4cecf1c34ef3e"),
+    ("sketch_test", "d8a222e4672cfd585298aa14d02ea441"),
+)
+DOMAINNET = Source(
+    "Boston University",
+    "addresses: continuum, continuum/datasets/domain_net.py; md5: those of a public loader "
+    "(_download_dataset of DomainNet in PyTorch), of the cleaned version",
+    (
+        *(
+            RemoteFile(
+                f"{domain}.zip",
+                f"{_VISDA}/{folder}{domain}.zip",
+                target="domainnet",
+                checksum=f"md5:{md5}",
+                unpack=_whole(domain),
+            )
+            for domain, folder, md5 in _DOMAINS
+        ),
+        *(
+            RemoteFile(
+                f"{name}.txt",
+                f"{_VISDA}/domainnet/txt/{name}.txt",
+                target="domainnet",
+                checksum=f"md5:{md5}",
+            )
+            for name, md5 in _DOMAIN_LISTS
+        ),
+    ),
+    page="https://ai.bu.edu/M3SDA/",
+    note="the cleaned version; lists of Dassl's lie in splits/",
+)

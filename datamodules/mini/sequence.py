@@ -17,7 +17,6 @@ import torch
 from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
 from clbench.datamodules.mini.render import reference_pairs, render_split
@@ -26,6 +25,7 @@ from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
 from clbench.datamodules.sequence import TaskSequence
+from clbench.datamodules.splits import few_shot_indices
 
 VERSION = 1
 TRAIN_SIZE = 512

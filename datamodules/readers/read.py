@@ -16,6 +16,7 @@ from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers.arrays import read_cifar100, read_mnist
 from clbench.datamodules.readers.class_sets import read_cub, read_imagenet_r, read_tinyimagenet
 from clbench.datamodules.readers.disk import SurplusError
+from clbench.datamodules.readers.domains import read_domainnet
 from clbench.datamodules.readers.folders import read_caltech101, read_eurosat, read_sun397
 from clbench.datamodules.readers.lists import read_aircraft, read_dtd, read_food, read_pets
 from clbench.datamodules.readers.matlab import read_cars, read_flowers
@@ -35,6 +36,7 @@ READERS: dict[str, Callable[[DataSet, Path], Contents]] = {
     "TinyImageNet": read_tinyimagenet,
     "ImageNet-R": read_imagenet_r,
     "CUB-200": read_cub,
+    "DomainNet": read_domainnet,
 }
 
 

@@ -140,6 +140,7 @@ def test_names_of_benchmarks_and_data_sets() -> None:
     assert data_sets("xtail-16shot") == [name for name in CATALOG if name != "CIFAR100"]
     assert data_sets("imagenet-r-20step") == data_sets("imagenet-r") == ["ImageNet-R"]
     assert data_sets("tinyimagenet-5step") == ["TinyImageNet"]
+    assert data_sets("domainnet") == ["DomainNet"]
     assert data_sets("cub200") == data_sets("cub-200") == ["CUB-200"]
     assert data_sets("cifar100-20step") == data_sets("CIFAR100") == ["CIFAR100"]
     assert data_sets("oxfordpet") == ["OxfordPet"]

@@ -55,7 +55,7 @@ def test_class_incremental_offers_the_classes_learned_so_far() -> None:
     assert names(Setting.CLASS_INCREMENTAL, 2, 2) is None
 
 
-@pytest.mark.parametrize("setting", Setting)
+@pytest.mark.parametrize("setting", [s for s in Setting if s is not Setting.DOMAIN_INCREMENTAL])
 def test_labels_shifted_by_the_offset_name_the_right_class(setting: Setting) -> None:
     three = benchmark(setting)
     for index, task in enumerate(three.tasks):
@@ -63,6 +63,28 @@ def test_labels_shifted_by_the_offset_name_the_right_class(setting: Setting) -> 
         assert candidates is not None
         for label, name in enumerate(task.classes.names):
             assert candidates.names[three.label_offset(index) + label] == name
+
+
+def test_domains_share_their_classes_and_the_numbers_of_these() -> None:
+    photos, sketches = (Task(name, PETS.classes) for name in ("photos", "sketches"))
+    both = Benchmark("two", 1, Setting.DOMAIN_INCREMENTAL, "I", (photos, sketches))
+    assert [task.classes.ids for task in both.tasks] == [(0, 1), (0, 1)]
+    for learned in (0, 1, 2):
+        assert both.candidates(learned, 1) == both.tasks[0].classes
+    assert both.label_offset(1) == 0
+    with pytest.raises(ValueError, match="domain-incremental tasks need the same classes"):
+        Benchmark("two", 1, Setting.DOMAIN_INCREMENTAL, "I", (PETS, CARS))
+
+
+def test_repeated_classes_are_refused_where_they_cannot_be_told_apart() -> None:
+    again = Task("again", PETS.classes)
+    with pytest.raises(ValueError, match="the setting of such tasks is domain-incremental"):
+        Benchmark("two", 1, Setting.TASK_HIDDEN, "I", (PETS, CARS, again))
+    with pytest.raises(ValueError, match=r"2 classes have the prompt 'a photo of a cat\.'"):
+        Benchmark("two", 1, Setting.CLASS_INCREMENTAL, "I", (PETS, CARS, again))
+    Benchmark("two", 1, Setting.TASK_GIVEN, "I", (PETS, again))
+    one_shared = Task("other", ClassTexts(("cat", "cow"), (PETS.classes.prompts[0], ("a cow.",))))
+    Benchmark("two", 1, Setting.TASK_HIDDEN, "I", (PETS, one_shared))
 
 
 def test_broken_classes_are_refused() -> None:

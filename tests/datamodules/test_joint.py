@@ -81,7 +81,7 @@ def test_images_are_read_by_position_where_they_are_cropped() -> None:
         def __getitems__(self, items: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
             return torch.tensor(items), torch.zeros(len(items), dtype=torch.int64)
 
-    joined = JoinedImages([Noting(5), Noting(4)], [2, 3])  # type: ignore[list-item]
+    joined = JoinedImages([Noting(5), Noting(4)], [0, 2])  # type: ignore[list-item]
     items, labels = joined.__getitems__([(70, 6), (71, 0), (72, 8)])
     assert items.tolist() == [[70, 1], [71, 0], [72, 3]]
     assert labels.tolist() == [2, 0, 2]

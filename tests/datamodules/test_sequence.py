@@ -8,10 +8,10 @@ from PIL import Image
 
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.fewshot import few_shot_indices
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.reference import folder_pairs, task_pairs
 from clbench.datamodules.sequence import StepSampler, TaskSequence
+from clbench.datamodules.splits import few_shot_indices
 
 
 def image_set(size: int = 10, classes: int = 2, seed: int = 0) -> ImageTensors:

@@ -110,15 +110,16 @@ class AccuracyMatrix:
         """All metrics as fractions, under `SUMMARY_KEYS`.
 
         A metric that the setting does not define, or that needs a cell not yet measured, is
-        None. In class-incremental runs average and last are over images, not over tasks (see
-        `metrics.incremental_accuracy`), and need `counts`.
+        None. In class- and domain-incremental runs average and last are over images, not over
+        tasks (see `metrics.incremental_accuracy`), and need `counts`. Transfer is about classes not
+        yet learned: where all tasks have the same classes it does not exist.
         """
         v = self.values
         found = {
             "forgetting": metrics.forgetting(v),
             "backward_transfer": metrics.backward_transfer(v),
         }
-        if self.setting is Setting.CLASS_INCREMENTAL:
+        if self.setting.over_images:
             steps = self._incremental()
             found |= {"average": float(steps.mean()), "last": float(steps[-1])}
         else:
@@ -126,8 +127,11 @@ class AccuracyMatrix:
                 "transfer": metrics.transfer(v),
                 "average": metrics.average(v),
                 "last": metrics.last(v),
-                "forward_transfer": metrics.forward_transfer(v),
                 "transfer_row_mean": metrics.transfer_row_mean(v),
+            }
+        if self.setting is not Setting.CLASS_INCREMENTAL:
+            found |= {
+                "forward_transfer": metrics.forward_transfer(v),
                 "zero_shot": metrics.zero_shot(v),
             }
         return {key: _none_if_nan(found.get(key, math.nan)) for key in SUMMARY_KEYS}
@@ -136,10 +140,10 @@ class AccuracyMatrix:
         """The numbers papers print per task, each of shape ``(T,)``, NaN where undefined.
 
         Returns:
-            ``transfer``, ``average`` and ``last``; for class-incremental runs ``incremental``
-            (accuracy on all classes seen after each step) and ``last``.
+            ``transfer``, ``average`` and ``last``; for class- and domain-incremental runs
+            ``incremental`` (accuracy on all tasks seen after each step) and ``last``.
         """
-        if self.setting is Setting.CLASS_INCREMENTAL:
+        if self.setting.over_images:
             return {
                 "incremental": self._incremental(),
                 "last": metrics.last_per_task(self.values),

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clbench.core.data import SequenceData
 from clbench.core.settings import RunSettings
+from clbench.core.task import Setting
 from clbench.core.training import TrainingPlan
 from clbench.engine.training.method_data import MethodData
 
@@ -78,6 +79,8 @@ def stretch_of_all(settings: RunSettings, sequence: SequenceData, tokenize: Toke
             share=share,
         )
 
+    if sequence.benchmark.setting is Setting.DOMAIN_INCREMENTAL:
+        tasks = tasks[:1]  # the others have the same classes
     prompts = tokenize([text for task in tasks for text in task.classes.training_prompts])
     owners = torch.tensor([task.index for task in tasks for _ in task.classes.ids])
     plan = TrainingPlan(sum(steps), train.joint_lr, train)

@@ -33,12 +33,13 @@ _AREA: Final = (18.0, 320.0)
 _LABEL: Final = 28
 _AXES: Final = {
     Setting.CLASS_INCREMENTAL: (("average", "Avg"), ("last", "Last")),
+    Setting.DOMAIN_INCREMENTAL: (("average", "Avg"), ("last", "Last")),
     None: (("transfer", "Transfer"), ("last", "Last")),
 }
 
 
 def draw_tradeoff(results: Sequence[RunResult]) -> Figure | None:
-    """Transfer against Last (class-incremental: Avg against Last); area is training time.
+    """Transfer (class- and domain-incremental: Avg) against Last; area is training time.
 
     Bars are sample standard deviations over seeds; dotted lines mark methods that train nothing.
     """

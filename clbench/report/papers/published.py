@@ -54,9 +54,17 @@ class PublishedNumber:
     contested: tuple[float, float] | None = None
 
     @property
+    def by_batch(self) -> bool:
+        """Whether the code behind the number decided the task of an image by its test batch."""
+        rule = papers()["decided_by_batch"]
+        return _base(self) in rule["methods"] and self.benchmark in rule["benchmarks"]
+
+    @property
     def remarks(self) -> str:
         """Why to read the number with care; empty if there is no reason."""
         remarks = [] if self.trust == "direct" else ["second-hand"]
+        if self.by_batch:
+            remarks.append(papers()["decided_by_batch"]["remark"])
         if self.contested:
             remarks.append("contested: {:.1f} to {:.1f}".format(*self.contested))
         return "; ".join(remarks)

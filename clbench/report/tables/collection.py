@@ -26,6 +26,11 @@ _CLASS_INCREMENTAL_NOTE = (
     "Avg is the mean over steps of the accuracy on all classes seen so far, Last that after the "
     "final step, both over images."
 )
+_DOMAIN_INCREMENTAL_NOTE = (
+    "All tasks have the same classes. Avg is the mean over tasks of the accuracy on all those "
+    "learned so far, Last that after the final one, both over images; Transfer, which is about "
+    "classes not yet learned, does not exist."
+)
 _PER_TASK_NOTE = (
     "Accuracies in percent, mean over n seeds; best in bold, second underlined. The spread and "
     "the number of test images are in per-task.csv."
@@ -85,6 +90,8 @@ def summary_document(group: ComparableGroup) -> TableDocument:
     notes = [_NOTE]
     if group.setting is Setting.CLASS_INCREMENTAL:
         notes.append(_CLASS_INCREMENTAL_NOTE)
+    if group.setting is Setting.DOMAIN_INCREMENTAL:
+        notes.append(_DOMAIN_INCREMENTAL_NOTE)
     if any(title.startswith("Δ") for title in grid.header):
         notes.append(_DELTA_NOTE)
     if grid.sections:

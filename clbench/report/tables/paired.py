@@ -36,7 +36,8 @@ def cell_weights(setting: Setting, counts: Sequence[int]) -> dict[str, Array]:
     """The weight of every cell of rows 1 to T in each metric: ``(T, T)`` arrays.
 
     Args:
-        setting: class-incremental runs have no Transfer, and weigh tasks by their images.
+        setting: class- and domain-incremental runs have no Transfer, and weigh tasks by their
+            images.
         counts: test images of each of the T tasks.
 
     Returns:
@@ -50,7 +51,7 @@ def cell_weights(setting: Setting, counts: Sequence[int]) -> dict[str, Array]:
     """
     images = np.asarray(counts, dtype=np.float64)
     size = len(images)
-    if setting is Setting.CLASS_INCREMENTAL:
+    if setting.over_images:
         seen = np.tril(np.ones((size, size))) * images
         steps = seen / seen.sum(axis=1, keepdims=True)
         final = np.zeros_like(steps)

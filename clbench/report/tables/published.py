@@ -170,7 +170,7 @@ def _reasons(result: RunResult, number: PublishedNumber) -> Iterator[str]:
 
 
 def _protocol_reasons(result: RunResult, number: PublishedNumber) -> Iterator[str]:
-    rule, other = papers()["benchmarks"][number.benchmark], papers()["other_splits"]
+    rule = papers()["benchmarks"][number.benchmark]
     setting = result.benchmark.setting
     if "never" in rule:
         yield rule["never"]
@@ -179,9 +179,9 @@ def _protocol_reasons(result: RunResult, number: PublishedNumber) -> Iterator[st
     if not _same_order(result, number):
         yield f"other task order: {result.benchmark.order}, published {number.order}"
     if setting is not Setting.CLASS_INCREMENTAL and "coop" not in rule:
-        of_coop = other["option"].items() <= _options(result).items()
-        if of_coop != (number.paper_method in other["methods"]):
-            yield other["otherwise" if of_coop else "reason"]
+        yield from _split_reasons(result, number)
+    if number.by_batch and not result.method.decides_by_batch:
+        yield papers()["decided_by_batch"]["reason"]
     if number.paper_method not in rule.get("only", [number.paper_method]):
         yield rule["otherwise"]
     expected = papers()["reference_data"].get(number.paper_method, {}).get(result.benchmark.name)
@@ -192,6 +192,14 @@ def _protocol_reasons(result: RunResult, number: PublishedNumber) -> Iterator[st
     for key, value in rule.get("requires", {}).items():
         if (used := _options(result).get(key)) != value:
             yield f"other protocol: {key} is {used}, in the paper {value}"
+
+
+def _split_reasons(result: RunResult, number: PublishedNumber) -> Iterator[str]:
+    """Whether the run or the paper used CoOp's splits and the other did not."""
+    other = papers()["other_splits"]
+    of_coop = other["option"].items() <= _options(result).items()
+    if of_coop != (number.paper_method in other["methods"]):
+        yield other["otherwise" if of_coop else "reason"]
 
 
 def _counterparts(row: MethodRuns) -> list[PublishedNumber]:

@@ -13,6 +13,7 @@ import pytest
 from clbench.core.results import metrics
 from clbench.core.results.matrix import SUMMARY_KEYS, AccuracyMatrix
 from clbench.core.task import Setting
+from clbench.report.tables.paired import cell_weights
 
 DATA = Path(__file__).parents[2] / "data"
 CASES: dict[str, dict[str, Any]] = json.loads((DATA / "matrices.json").read_text())
@@ -225,3 +226,26 @@ def test_the_data_frame_has_a_row_per_step_and_is_a_copy() -> None:
     np.testing.assert_array_equal(frame.to_numpy(), matrix.values)
     frame.loc["a", "a"] = 0.0
     assert matrix.values[1, 0] == 0.8
+
+
+def test_domain_incremental_runs_have_no_transfer_and_count_images() -> None:
+    """Transfer is about classes not yet learned; all else is defined by the accuracies."""
+    values = [[0.2, 0.3], [0.8, 0.4], [0.6, 0.9]]
+    matrix = AccuracyMatrix.from_lists("ab", values, [100, 300], Setting.DOMAIN_INCREMENTAL)
+    found = {key: value for key, value in matrix.summary().items() if value is not None}
+    assert found == pytest.approx(
+        {
+            "average": (0.8 + (0.6 * 100 + 0.9 * 300) / 400) / 2,
+            "last": (0.6 * 100 + 0.9 * 300) / 400,
+            "forgetting": 0.2,
+            "backward_transfer": -0.2,
+            "forward_transfer": 0.1,
+            "zero_shot": 0.25,
+        }
+    )
+    assert matrix.complete
+    assert set(matrix.per_task()) == {"incremental", "last"}
+    weights = cell_weights(Setting.DOMAIN_INCREMENTAL, [100, 300])
+    for key in ("average", "last"):
+        assert (weights[key] * matrix.values[1:]).sum() == pytest.approx(found[key])
+    assert "transfer" not in weights

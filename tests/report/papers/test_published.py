@@ -64,7 +64,8 @@ def test_the_rules_name_only_what_there_is() -> None:
     assert {r["benchmark"] for r in rules["benchmarks"].values()} <= {*registry.benchmark_names()}
     assert set(rules["methods"]) <= {*registry.method_names()}
     named = {*rules["methods"].values(), *rules["other_splits"]["methods"]}
-    named |= set(rules["reference_data"])
+    named |= set(rules["reference_data"]) | set(rules["decided_by_batch"]["methods"])
+    assert set(rules["decided_by_batch"]["benchmarks"]) <= benchmarks
     named |= {m for r in rules["benchmarks"].values() for m in r.get("only", ())}
     assert named <= methods
     for rule in rules["benchmarks"].values():
@@ -173,10 +174,49 @@ def test_numbers_on_coops_splits_are_compared_with_runs_on_them(make_result: Mak
         method: set(published_table([mtil(make_result, method, **coops)], as_recipe)["verdict"])
         for method in ("diki", "nusa")
     }
-    assert verdicts["diki"] <= {"within tolerance", "outside"}
+    assert verdicts["diki"] == {
+        "not comparable: other decision: the run decides image by image, the paper's code by the "
+        "whole test batch"
+    }
     assert verdicts["nusa"] == {
         "not comparable: other split family: the run used CoOp's splits, the paper did not"
     }
+
+
+def test_numbers_of_tasks_that_a_batch_decides_are_marked(make_result: MakeResult) -> None:
+    mark = papers()["decided_by_batch"]["remark"]
+    marked = {(n.paper_method, n.benchmark) for n in published_numbers() if mark in n.remarks}
+    assert {method.partition(" (")[0] for method, _ in marked} == {"MoE-Adapters", "DIKI", "IAP"}
+    assert ("MoE-Adapters", "X-TAIL-16shot (10 datasets)") in marked
+    assert ("MoE-Adapters", "MTIL-5shot") in marked
+    assert not any("CIFAR100" in benchmark for _, benchmark in marked)
+    image_by_image = mtil(make_result, "moe-adapters")
+    by_batch = image_by_image.model_copy(
+        update={"method": image_by_image.method.model_copy(update={"decides_by_batch": True})}
+    )
+    verdicts = [
+        {v for v in published_table([result], as_recipe)["verdict"] if "ODCL" not in v}
+        for result in (image_by_image, by_batch)
+    ]
+    assert verdicts[0] == {f"not comparable: {papers()['decided_by_batch']['reason']}"}
+    assert verdicts[1] <= {"within tolerance", "outside"}
+
+
+def test_x_tail_and_five_shots_have_their_published_rows() -> None:
+    found: dict[str, set[str]] = {}
+    for number in published_numbers():
+        found.setdefault(number.benchmark, set()).add(number.paper_method)
+    assert found["X-TAIL-16shot (10 datasets)"] >= {
+        *("Zero-shot", "ZSCL", "LwF", "WiSE-FT", "MoE-Adapters", "Primal-RAIL", "Dual-RAIL"),
+        *("LADA", "CoDyRA", "MoRAM"),
+    }
+    assert found["X-TAIL-full (10 datasets)"] >= {"ZSCL", "MoE-Adapters", "Primal-RAIL", "LADA"}
+    assert found["MTIL-5shot"] >= {
+        *("ZSCL", "MoE-Adapters", "RAIL-Primal", "CoDyRA", "InfLoRA", "LoRA", "MiLoRA", "NuSA-CL"),
+        *("ConDU (FT)", "ConDU (LoRA)", "AFA", "PACT"),
+    }
+    orders = {n.order for n in published_numbers() if n.benchmark.startswith("X-TAIL")}
+    assert orders == {"I", "II"}
 
 
 def test_x_tail_is_compared_with_x_tail(make_result: MakeResult) -> None:
