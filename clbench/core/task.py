@@ -54,6 +54,14 @@ class ClassTexts:
         """The same classes with only their training prompt."""
         return ClassTexts(self.names, tuple(prompts[:1] for prompts in self.prompts), self.ids)
 
+    def only(self, rows: Sequence[int]) -> ClassTexts:
+        """Some of the classes, by their places in this list."""
+        return ClassTexts(
+            tuple(self.names[row] for row in rows),
+            tuple(self.prompts[row] for row in rows),
+            tuple(self.ids[row] for row in rows),
+        )
+
     def __len__(self) -> int:
         return len(self.names)
 

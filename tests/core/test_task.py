@@ -76,3 +76,9 @@ def test_broken_classes_are_refused() -> None:
 def test_task_names_must_be_unique_and_there_must_be_some(tasks: tuple[Task, ...]) -> None:
     with pytest.raises(ValueError, match="unique and not empty"):
         Benchmark("broken", 1, Setting.TASK_GIVEN, "I", tasks)
+
+
+def test_some_classes_keep_their_prompts_and_numbers() -> None:
+    classes = ClassTexts(("a", "b", "c"), (("a.",), ("b.", "B."), ("c.",)), (4, 5, 6))
+    assert classes.only([2, 1]) == ClassTexts(("c", "b"), (("c.",), ("b.", "B.")), (6, 5))
+    assert len(classes.only([])) == 0
