@@ -61,6 +61,9 @@ LATER: Final[Mapping[str, Any]] = {
 }
 """Settings that came later, with the defaults they came with. Entries are never changed."""
 
+LATER_OPTIONS: Final[Mapping[str, Any]] = {"splits": "zscl"}
+"""The same of options of benchmarks, which are recorded with their defaults."""
+
 RENAMED: Final[Mapping[str, str]] = {
     "clbench.datamodules:mini_clip.safetensors": "clbench.datamodules.mini:clip.safetensors",
 }
@@ -82,11 +85,17 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
             tree[key] = inner
         elif not _is_default(key, value):
             tree[key] = value
+    tree["benchmark"]["options"] = chosen_options(tree["benchmark"]["options"])
     weights = tree["backbone"]["weights"]
     tree["backbone"]["weights"] = first_names.get(weights, weights)
     if settings["method"]["decides_by_batch"]:
         tree["evaluation"] = {"batch_size": settings["evaluation"]["batch_size"]}
     return tree
+
+
+def chosen_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a benchmark without those that came later and have the default they came with."""
+    return {k: v for k, v in options.items() if k not in LATER_OPTIONS or LATER_OPTIONS[k] != v}
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

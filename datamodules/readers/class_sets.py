@@ -63,15 +63,16 @@ def read_imagenet_r(dataset: DataSet, folder: Path) -> Contents:
             f"train/ and test/ in its place, are missing"
         )
     ids = subfolders(folder / "train")
-    parts = []
-    for part in ("train", "test"):
+
+    def split(part: str) -> Samples:
         files, classes = [], []
         for label, wordnet in enumerate(ids):
             found = images_in(folder / part / wordnet, ".jpg")
             files += [f"{part}/{wordnet}/{file}" for file in found]
             classes += [label] * len(found)
-        parts.append(image_samples(folder, files, classes, dataset.classes, folder / part))
-    return Contents(*parts, _names(dataset, ids, folder / "train"))
+        return image_samples(folder, files, classes, dataset.classes, folder / part)
+
+    return Contents(split("train"), split("test"), _names(dataset, ids, folder / "train"))
 
 
 def _listed_imagenet_r(dataset: DataSet, folder: Path, listed_in: Path) -> Contents:

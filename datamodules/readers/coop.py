@@ -67,8 +67,8 @@ def find_list(name: str, root: Path) -> Path:
         for beside in dict.fromkeys((folder, folder.parent)):
             if beside.name and (root / beside / file).is_file():
                 return root / beside / file
-    folder = root / found[0].folder
-    raise MissingDataError(f"{name}: CoOp's split {folder / file} is missing; get it from {PAGE}")
+    expected = root / found[0].folder / file
+    raise MissingDataError(f"{name}: CoOp's split {expected} is missing; get it from {PAGE}")
 
 
 def _read_list(dataset: DataSet, split: CoopSplit, root: Path, path: Path) -> Contents:

@@ -54,6 +54,12 @@ def test_every_setting_is_listed() -> None:
     assert unlisted(RunSettings) == [], "list new settings in LATER of clbench/core/identity.py"
 
 
+def test_options_that_came_later_leave_old_runs_where_they_are() -> None:
+    before = hashed(benchmark__options={"shots": None, "order": "I"})
+    assert hashed(benchmark__options={"shots": None, "order": "I", "splits": "zscl"}) == before
+    assert hashed(benchmark__options={"shots": None, "order": "I", "splits": "coop"}) != before
+
+
 def test_a_new_setting_is_noticed() -> None:
     class Train(TrainSettings):
         ema: float = 0.0

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clbench.core.errors import ClbenchError
-from clbench.core.identity import LATER
+from clbench.core.identity import LATER, chosen_options
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 
@@ -182,7 +182,7 @@ def _common(result: RunResult) -> dict[str, Any]:
         "backbone": result.backbone.model,
         "backbone fingerprint": result.backbone.fingerprint,
         "tasks": result.benchmark.tasks,
-        "benchmark options": _section(result, "benchmark").get("options", {}),
+        "benchmark options": chosen_options(_section(result, "benchmark").get("options", {})),
         "training images": (trains,),
         "test images": (result.accuracy.counts, tests),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from clbench.core.identity import chosen_options
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.tables.frames import KINDS, summary_table
@@ -130,7 +131,7 @@ def _steps_of(result: RunResult) -> tuple[str, tuple[int, str]] | None:
 def _common(result: RunResult, without: Sequence[str]) -> list[object]:
     section = result.config.get("benchmark")
     options = section.get("options", {}) if isinstance(section, dict) else {}
-    kept = {key: value for key, value in options.items() if key not in without}
+    kept = {k: v for k, v in chosen_options(options).items() if k not in without}
     benchmark = result.benchmark
     return [benchmark.version, benchmark.setting.value, result.backbone.fingerprint, kept]
 
