@@ -54,6 +54,7 @@ class CODECL(Method):
 
     name: ClassVar[str] = "code_cl"
     paper: ClassVar[str] = "https://arxiv.org/abs/2411.15235"
+    disjoint_classes: ClassVar[bool] = True
 
     ids: Tensor
     """The numbers of all classes so far in the whole benchmark, ``(K,)``."""

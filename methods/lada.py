@@ -50,6 +50,7 @@ class LADA(Method):
 
     name: ClassVar[str] = "lada"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.23271"
+    disjoint_classes: ClassVar[bool] = True
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})
 
     units: nn.Parameter

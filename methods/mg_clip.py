@@ -57,6 +57,7 @@ class MGCLIP(Method):
 
     name: ClassVar[str] = "mg_clip"
     paper: ClassVar[str] = "https://arxiv.org/abs/2507.09118"
+    disjoint_classes: ClassVar[bool] = True
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end", "compares-candidates"})
     transient: ClassVar[frozenset[str]] = frozenset({"batches", "images", "watching"})
 

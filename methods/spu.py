@@ -50,6 +50,7 @@ class SPU(Method):
 
     name: ClassVar[str] = "spu"
     paper: ClassVar[str] = "https://arxiv.org/abs/2308.12462"
+    disjoint_classes: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"replay"})
     transient: ClassVar[frozenset[str]] = frozenset({"masks", "start", "tasks", "count", "silent"})
 
