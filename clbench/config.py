@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -80,7 +81,7 @@ def resolve(
     merged["method"] = {
         "name": chosen if isinstance(chosen, str) and ":" in chosen else registry.key_of(cls),
         "params": params,
-        "decides_by_batch": cls.decides_by_batch,
+        "decides_by_batch": not problems and _decides_by_batch(cls, params),
     }
     merged["benchmark"] = {"name": recipe.name, "options": options}
     settings = _validated(merged, problems)
@@ -342,6 +343,13 @@ def _tracked(settings: RunSettings, problems: list[str]) -> None:
         check_trackers(settings.logger)
     except ClbenchError as error:
         problems.append(str(error))
+
+
+def _decides_by_batch(cls: type[Method], params: Tree) -> bool:
+    """Whether a method does with these hyper-parameters; one that they do not fit does not."""
+    with suppress(ClbenchError):
+        return cls(**params).decides_by_batch
+    return False
 
 
 def _constructible(cls: type[Method], params: Tree, problems: list[str]) -> None:

@@ -74,7 +74,8 @@ class Method(nn.Module, ABC):
     decides_by_batch: ClassVar[bool] = False
     """Whether an answer may depend on the other images of its test batch. Test batches hold images
     of one task, so such a method learns something of the task for free: tables mark it, and the
-    batch size of tests becomes part of a run's identity."""
+    batch size of tests becomes part of a run's identity. A class that does so with some
+    hyper-parameters only has a property in its place."""
     traits: ClassVar[frozenset[str]] = frozenset()
     """In which ways the method differs from most, any of `Trait`: it trains nothing by gradients;
     it changes its answers in `end_task`; a class's score depends on the other candidates; its
