@@ -28,6 +28,10 @@ Dropout = Annotated[
     float, Field(ge=0, lt=1, description="Share of the update's inputs dropped in training.")
 ]
 Rank = Annotated[int, Field(ge=1, description="Rank of the update.")]
+Bottleneck = Annotated[int, Field(ge=1, description="Hidden units of an adapter.")]
+HiddenDropout = Annotated[
+    float, Field(ge=0, lt=1, description="Share of an adapter's hidden units dropped in training.")
+]
 Alpha = Annotated[float, Field(gt=0, description="Numerator of the update's scale.")]
 DistillationWeight = Annotated[float, Field(ge=0, description="Weight of the distillation.")]
 Temperature = Annotated[float, Field(gt=0, description="Of the distillation.")]
