@@ -26,6 +26,7 @@ class SplitAttention(nn.Module):
     Attributes:
         beside: receives queries and what the heads attended to, both ``(B, heads, L, D / heads)``,
             and returns what goes into the output projection instead; None for nothing.
+        seen: makes of the input ``(B, L, D)`` what it attends to, ``(B, S, D)``; None for itself.
 
     Only what CLIP uses is supported: self-attention sizes, batch first, no dropout.
     """
@@ -38,6 +39,7 @@ class SplitAttention(nn.Module):
         self.num_heads = num_heads
         self.has_bias = bias
         self.beside: nn.Module | None = None
+        self.seen: nn.Module | None = None
         self.q_proj = nn.Linear(embed_dim, embed_dim, bias)
         self.k_proj = nn.Linear(embed_dim, embed_dim, bias)
         self.v_proj = nn.Linear(embed_dim, embed_dim, bias)
@@ -115,6 +117,8 @@ class SplitAttention(nn.Module):
         """
         if need_weights:
             raise ValueError("attention weights are not computed")
+        if self.seen is not None:
+            key = value = self.seen(query)
         queries, keys, values = map(self._heads, self._projected(query, key, value))
         mask = None if is_causal else self._mask(attn_mask, queries)
         attended = F.scaled_dot_product_attention(
