@@ -86,7 +86,7 @@ def assert_step(layer, recorded, step, name, signs):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # those of transformers, which peft imports
 def test_trains_as_peft_does():
-    peft = pytest.importorskip("peft", reason="peft is not installed")
+    peft = pytest.importorskip("peft", reason="peft is not installed: pip install -e '.[parity]'")
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 8))
     ours = [SingularLinear(copy.deepcopy(net[0])), nn.ReLU(), SingularLinear(copy.deepcopy(net[2]))]
