@@ -1,9 +1,11 @@
-"""The measured costs of launchers are those that the guide shows."""
+"""What was measured of launchers is what the guide shows."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from tests.launch import throughput
 from tests.launch.overhead import PAGE, measure_cells, read, table
 
 
@@ -22,3 +24,17 @@ def test_cells_that_do_nothing_are_measured(tmp_path: Path) -> None:
     assert all(value > 0 for value in spent.values())
     line = table([{"launcher": "local", "kind": "processes", "cells": 3, **spent}]).splitlines()[-1]
     assert line.startswith("| local | processes | 3 | ")
+
+
+def test_the_guide_shows_the_throughput() -> None:
+    measured = json.loads(throughput.FILE.read_text())
+    words = throughput.paragraph(measured)
+    assert words in PAGE.read_text("utf-8")
+    one, two = (
+        {"wall_seconds": wall, "jobs": jobs, "accuracies": {"lora/seed0": [[accuracy]]}}
+        for wall, jobs, accuracy in ((120.0, 1, 0.5), (80.0, 2, 0.25))
+    )
+    made_up = {"methods": "lora", "seeds": "0", "cores": 2, "measured": [one, two]}
+    words = throughput.paragraph(made_up)
+    assert "took 2.0 minutes with `--jobs 1` and 1.3 with `--jobs 2`: 1.50 times" in words
+    assert "accuracies of 0 of them" in words
