@@ -15,7 +15,9 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.papers.published import (
     deviations,
+    name_in_papers,
     papers,
+    plain,
     published_numbers,
     published_of,
 )
@@ -274,10 +276,10 @@ def test_real_pairs_are_never_those_that_gift_draws(make_result: MakeResult) -> 
 
 
 def test_every_method_with_reference_data_has_a_rule_for_them() -> None:
-    rules = {name.lower() for name in papers()["reference_data"]}
+    rules = {plain(name) for name in papers()["reference_data"]}
     needing = [n for n, cls in registry.methods().items() if "reference-images" in cls.needs]
     assert needing
-    assert {name for name in needing if published_of(name)} <= rules
+    assert {name_in_papers(name) for name in needing if published_of(name)} <= rules
     assert set(papers()["published_with"]) <= {*registry.method_names()}
 
 
