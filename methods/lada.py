@@ -174,11 +174,14 @@ class LADA(Method):
         return torch.randn(means.shape, generator=self.draws.generator).to(means)
 
     def _by_class(self, task: Task, data: TaskData) -> Iterator[Tensor]:
-        """Features of each of the task's classes, ``(n, D)``."""
+        """Features ``(n, D)`` of each of the task's classes, of its text where there is no image."""
         batches = [(self.model.encode_image(b.images), b.labels) for b in data.batches(PASS_BATCH)]
         features = torch.cat([part for part, _ in batches])
         labels = torch.cat([part for _, part in batches])
-        return (features[labels == label] for label in range(len(task.classes)))
+        texts = self.model.class_features(task.classes).to(features)
+        for label, text in enumerate(texts):
+            rows = features[labels == label]
+            yield rows if len(rows) else text[None]
 
 
 @final

@@ -262,6 +262,22 @@ def test_units_and_texts_both_learn(tiny_clip, tiny_task_data):
         assert torch.equal(tiny_clip.class_features(task.classes), texts)
 
 
+def test_a_class_without_images_starts_at_its_text(tiny_clip, tiny_task_data):
+    task, data = tiny_task_data(0)
+    data.images, data.labels = data.images[data.labels != 1], data.labels[data.labels != 1]
+    method = LADA(units_per_class=2, components=2)
+    method.prepare(tiny_clip)
+    driven = begin(method, task, data)
+    with torch.no_grad():
+        text = tiny_clip.class_features(task.classes)[1]
+    assert_near(method.units[1].detach(), text.expand(2, -1), 1e-6)
+    losses = run_steps(method, data, driven, range(3))
+    end(method, task, data)
+    assert torch.tensor(losses).isfinite().all()
+    assert torch.isfinite(method.memory.means).all()
+    assert not method.memory.variances[1].any()
+
+
 def test_prototypes_hold_earlier_classes_in_place():
     """Units of new classes stay away from where earlier ones are."""
     scored = {}
