@@ -174,7 +174,7 @@ class LADA(Method):
         return torch.randn(means.shape, generator=self.draws.generator).to(means)
 
     def _by_class(self, task: Task, data: TaskData) -> Iterator[Tensor]:
-        """Features ``(n, D)`` of each of the task's classes, of its text where there is no image."""
+        """Features ``(n, D)`` of each of the task's classes, its text where it has no image."""
         batches = [(self.model.encode_image(b.images), b.labels) for b in data.batches(PASS_BATCH)]
         features = torch.cat([part for part, _ in batches])
         labels = torch.cat([part for _, part in batches])
