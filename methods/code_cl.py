@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from clbench.clip.adapters.transfer import Transfer, TransferLinear
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.growing import let_grow
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.conceptors import ConceptorMemory, conceptor, floored, leading
@@ -239,8 +238,7 @@ class CODECL(Method):
         """What a map starts from."""
         if not self.as_released:
             return torch.eye(size)
-        start = torch.empty(size, size)
-        return nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=self.draws.generator)
+        return linear_start((size, size), self.draws.generator)
 
     def _tasks_of(self, candidates: ClassTexts) -> list[int]:
         """The task of each candidate, -1 if it was not learned or has no maps."""

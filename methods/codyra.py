@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 from torch.optim import Optimizer
 
 from clbench.clip.adapters.attach import attach
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.growing import let_grow
 from clbench.clip.layers.together import declare
 from clbench.core.data import Batch, TaskData
@@ -93,8 +93,7 @@ class CoDyRA(Method):
         """Start from random A and g, and B = 0."""
         generator = self.draws.generator
         for adapter in self.adapters.values():
-            down = torch.empty(adapter.down.shape)
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+            down = linear_start(adapter.down.shape, generator)
             gates = torch.randn(self.rank, generator=generator)
             adapter.set_factors(down=down, up=torch.zeros_like(adapter.up), core=gates)
         self.texts = task.classes.ids[-1] + 1 if self.as_released else len(task.classes)

@@ -14,7 +14,7 @@ from clbench.clip.adapters.bottleneck import attach_beside_mlps
 from clbench.clip.draws import Draws
 from clbench.clip.growing import let_grow
 from clbench.clip.losses import classification
-from clbench.clip.subspaces.covariance import Covariance
+from clbench.clip.subspaces.covariance import Covariance, observing
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import Bottleneck, HiddenDropout, LabelSmoothing
 from clbench.core.method import Footprint, Method
@@ -180,22 +180,15 @@ class DMNSP(Method):
     def _grams(self, data: TaskData) -> list[Tensor]:
         """Mean ``A(x) A(x)^T`` of each block of the image encoder over the task's images."""
         grams = [Covariance() for _ in self.projected]
-        handles = [
-            adapter.register_forward_hook(lambda _, __, output, own=gram: own.add(output))
-            for adapter, gram in zip(self.projected, grams, strict=True)
-        ]
         training = self.training
         self.eval()
-        try:
-            seed = self.draws.seed() if self.as_released else None
+        seed = self.draws.seed() if self.as_released else None
+        with observing(dict(zip(self.projected, grams, strict=True)), outputs=True):
             for batch in data.batches(PASS_BATCH, seed=seed):
                 self.model.encode_image(batch.images)
                 if self.as_released:
                     break
-        finally:
-            self.train(training)
-            for handle in handles:
-                handle.remove()
+        self.train(training)
         return [gram.take() for gram in grams]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clbench.clip.adapters.attach import attach
 from clbench.clip.adapters.lowrank import low_rank_scale
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.covariance import Covariance, observe_task, observing, padded
 from clbench.clip.subspaces.dual_basis import DualBasis
@@ -124,11 +124,11 @@ class InfLoRA(Method):
                 adapter = getattr(
                     attention, "out_proj" if projection == "o" else f"{projection}_proj"
                 )
-                down = torch.zeros_like(adapter.down, device="cpu")
                 if projection in "kv":
+                    down = torch.zeros_like(adapter.down, device="cpu")
                     down[: len(rows)] = rows[: len(down)]
                 else:
-                    nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=self.draws.generator)
+                    down = linear_start(adapter.down.shape, self.draws.generator)
                 adapter.set_factors(down=down, up=torch.zeros_like(adapter.up))
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, final
 
@@ -11,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.growing import let_grow
+from clbench.clip.heads import encoded, matches
 from clbench.clip.layers.together import declare
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import LabelSmoothing
@@ -147,8 +147,7 @@ class LADA(Method):
         """Learned classes by their units and texts, others by zero-shot CLIP's texts."""
         features = self.model.encode_image(images)
         memory = self.memory
-        matches = memory.ids.new_tensor(candidates.ids)[:, None] == memory.ids[None, :]
-        learned, kept = matches.nonzero(as_tuple=True)
+        learned, kept = matches(candidates.ids, memory.ids).nonzero(as_tuple=True)
         texts = self.model.class_features(candidates)
         texts = texts.float().index_put((learned,), memory.texts[kept])
         logits = self.model.similarities(features, texts)
@@ -175,9 +174,7 @@ class LADA(Method):
 
     def _by_class(self, task: Task, data: TaskData) -> Iterator[Tensor]:
         """Features ``(n, D)`` of each of the task's classes, its text where it has no image."""
-        batches = [(self.model.encode_image(b.images), b.labels) for b in data.batches(PASS_BATCH)]
-        features = torch.cat([part for part, _ in batches])
-        labels = torch.cat([part for _, part in batches])
+        features, labels = encoded(self.model, data, PASS_BATCH)
         texts = self.model.class_features(task.classes).to(features)
         for label, text in enumerate(texts):
             rows = features[labels == label]
@@ -257,9 +254,7 @@ class AdaptedMLP(nn.Module):
     def start(self, generator: torch.Generator) -> None:
         """A new adapter, whose output is zero."""
         self.stop()
-        down = torch.empty(self.down.shape)
-        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-        self.down.copy_(down)
+        self.down.copy_(linear_start(self.down.shape, generator))
         self.active = True
 
     @torch.no_grad()

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clbench.clip.adapters.attach import attach
 from clbench.clip.adapters.lowrank import low_rank_scale
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.losses import classification
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing, Rank
@@ -62,8 +61,7 @@ class LoRA(Method):
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Start from a random A and B = 0."""
         for adapter in self.adapters.values():
-            down = torch.empty(adapter.down.shape)
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=self.draws.generator)
+            down = linear_start(adapter.down.shape, self.draws.generator)
             adapter.set_factors(down=down, up=torch.zeros_like(adapter.up))
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -14,8 +14,9 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from clbench.clip.adapters.attach import attach
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.growing import let_grow
+from clbench.clip.heads import encoded, matches
 from clbench.clip.losses import classification
 from clbench.clip.merging import assign, flatten
 from clbench.core.data import Batch, TaskData
@@ -130,8 +131,7 @@ class MGCLIP(Method):
         self.watching = first and self.drift is not None and len(task.classes) > 1
         if first:
             for adapter in self.adapters.values():
-                down = torch.empty(adapter.down.shape)
-                nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=self.draws.generator)
+                down = linear_start(adapter.down.shape, self.draws.generator)
                 adapter.set_factors(down=down, up=torch.zeros_like(adapter.up))
         if self.watching:
             self.level = self._wrong_logit()
@@ -172,9 +172,7 @@ class MGCLIP(Method):
     def end_task(self, task: Task, data: TaskData) -> None:
         """Learn the visual classifier of the task's classes."""
         self.before = self.before[:0]
-        batches = [(self.model.encode_image(b.images), b.labels) for b in data.batches(PASS_BATCH)]
-        features = torch.cat([part for part, _ in batches])
-        labels = torch.cat([part for _, part in batches])
+        features, labels = encoded(self.model, data, PASS_BATCH)
         orders = (
             torch.randperm(len(labels), generator=self.draws.generator).to(labels.device)
             for _ in range(self.visual_epochs)
@@ -196,8 +194,7 @@ class MGCLIP(Method):
         answers = logits.softmax(dim=1)
         if self.as_released:
             answers = answers.softmax(dim=1)
-        matches = self.ids.new_tensor(candidates.ids)[:, None] == self.ids[None, :]
-        learned, kept = matches.nonzero(as_tuple=True)
+        learned, kept = matches(candidates.ids, self.ids).nonzero(as_tuple=True)
         if len(learned):
             text = answers[:, learned]
             vision = cosines(features, self.rows[kept]).softmax(dim=1) * text.sum(1, keepdim=True)

@@ -13,6 +13,7 @@ from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.draws import Draws
 from clbench.clip.growing import let_grow
+from clbench.clip.heads import matches
 from clbench.core.data import Batch, TaskData
 from clbench.core.method import Footprint, Method
 from clbench.core.task import ClassTexts, Task
@@ -115,10 +116,10 @@ class RAIL(Method):
         """Zero-shot CLIP's probabilities, mixed with the regression's scores."""
         features = self.model.encode_image(images)
         zero_shot = self.model.similarities(features, self.model.class_features(candidates))
-        matches = self.ids.new_tensor(candidates.ids)[:, None] == self.ids[None, :]
+        same = matches(candidates.ids, self.ids)
         with torch.autocast(features.device.type, enabled=False):
-            scores = self.regression.scores(features) @ matches.T.double()
-        return fused(zero_shot.softmax(dim=1), scores.float(), matches.any(dim=1), self.fusion)
+            scores = self.regression.scores(features) @ same.T.double()
+        return fused(zero_shot.softmax(dim=1), scores.float(), same.any(dim=1), self.fusion)
 
     def footprint(self) -> Footprint:
         """The tested model has the regression besides the backbone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, cast, final
 
@@ -11,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from clbench.clip.adapters.attach import attach
-from clbench.clip.draws import Draws
+from clbench.clip.draws import Draws, linear_start
 from clbench.clip.losses import classification
 from clbench.clip.subspaces.covariance import Covariance, observe_task
 from clbench.core.data import Batch, TaskData
@@ -86,8 +85,7 @@ class SplitLoRA(Method):
             minor = self.minor(covariance, task.index) if task.index else None
             for name in ("k_proj", "v_proj"):
                 adapter = getattr(attention, name)
-                down = torch.empty(adapter.down.shape)
-                nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=self.draws.generator)
+                down = linear_start(adapter.down.shape, self.draws.generator)
                 if minor is not None:
                     noise = torch.randn(
                         minor.shape[1], self.rank, generator=self.draws.generator

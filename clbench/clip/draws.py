@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -34,3 +37,14 @@ class Draws(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         """Put the generator where it stood."""
         self.generator.set_state(state.cpu())
+
+
+def linear_start(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """What weights of PyTorch's linear layers start from (Kaiming uniform), drawn on the CPU.
+
+    Args:
+        shape: ``(out, in)``; entries are uniform within ``1 / sqrt(in)``.
+        generator: on the CPU.
+    """
+    weight: Tensor = nn.init.kaiming_uniform_(torch.empty(shape), math.sqrt(5), generator=generator)
+    return weight

@@ -1,14 +1,19 @@
-"""Linear classifiers of image features, beside the text features that classify in CLIP."""
+"""Classifiers of image features, beside the text features that classify in CLIP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
 from clbench.clip.growing import let_grow
+from clbench.core.data import LabelledImages
+
+if TYPE_CHECKING:
+    from clbench.clip.model import CLIP
 
 
 class LinearHead(nn.Module):
@@ -69,9 +74,21 @@ class LinearHead(nn.Module):
             ids: the C numbers of the classes.
             others: ``(C, D)``, rows of classes that were not learned.
         """
-        matches = self.ids[None, :] == self.ids.new_tensor(ids)[:, None]
-        learned, kept = matches.nonzero(as_tuple=True)
+        learned, kept = matches(ids, self.ids).nonzero(as_tuple=True)
         weight = others.float().index_put((learned,), self.rows[kept])
         bias = weight.new_zeros(len(ids)).index_put((learned,), self.offsets[kept])
         with torch.autocast(features.device.type, enabled=False):
             return F.linear(features.float(), weight, bias)
+
+
+def matches(ids: Sequence[int], learned: Tensor) -> Tensor:
+    """Which classes ``(C,)`` are which learned ones ``(K,)``, by their numbers: ``(C, K)`` bool."""
+    return learned.new_tensor(ids)[:, None] == learned[None, :]
+
+
+@torch.no_grad()
+def encoded(model: CLIP, images: LabelledImages, batch_size: int) -> tuple[Tensor, Tensor]:
+    """Features ``(n, D)`` and labels ``(n,)`` of a training set, in its fixed order."""
+    passed = [(model.encode_image(b.images), b.labels) for b in images.batches(batch_size)]
+    features, labels = zip(*passed, strict=True)
+    return torch.cat(features), torch.cat(labels)

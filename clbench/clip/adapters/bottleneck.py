@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from clbench.clip.draws import linear_start
 from clbench.clip.layers.dropout import Dropout
 from clbench.clip.layers.together import declare
 
@@ -64,9 +64,7 @@ class Bottleneck(nn.Module):
     @torch.no_grad()
     def start(self, generator: torch.Generator) -> None:
         """Draw D as linear layers of PyTorch are, on the CPU; all else is zero, as the adapter."""
-        down = torch.empty(self.down.weight.shape)
-        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-        self.down.weight.copy_(down)
+        self.down.weight.copy_(linear_start(self.down.weight.shape, generator))
         for parameter in (self.down.bias, self.up.weight, self.up.bias):
             parameter.zero_()
 

@@ -62,20 +62,26 @@ class Collector(Protocol):
 
 @contextmanager
 def observing(
-    collectors: Mapping[nn.Module, Collector], chosen: Tensor | None = None
+    collectors: Mapping[nn.Module, Collector],
+    chosen: Tensor | None = None,
+    *,
+    outputs: bool = False,
 ) -> Iterator[None]:
     """While open, every module adds its first input to the collector beside it.
 
     Args:
         collectors: by module, whose first input is ``(B, L, d)``.
         chosen: ``(B, L)`` bool, the tokens that count; None means all.
+        outputs: add what modules return instead.
     """
 
     def hook(collector: Collector, features: Tensor) -> None:
         collector.add(features if chosen is None else features[chosen])
 
     handles = [
-        module.register_forward_pre_hook(lambda _, args, own=collector: hook(own, args[0]))
+        module.register_forward_hook(
+            lambda _, args, output, own=collector: hook(own, output if outputs else args[0])
+        )
         for module, collector in collectors.items()
     ]
     try:
