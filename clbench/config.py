@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -78,15 +77,17 @@ def resolve(
     options = check_arguments("benchmark", recipe.option_schema(), options, problems)
     base: Tree = {"backbone": recipe.backbone, "train": train, "quick": quick}
     merged = _merge(base, tree)
+    refused: list[str] = []
+    instance = None if problems else _constructed(cls, params, refused)
     merged["method"] = {
         "name": chosen if isinstance(chosen, str) and ":" in chosen else registry.key_of(cls),
         "params": params,
-        "decides_by_batch": not problems and _decides_by_batch(cls, params),
+        "decides_by_batch": instance is not None and instance.decides_by_batch,
     }
     merged["benchmark"] = {"name": recipe.name, "options": options}
     settings = _validated(merged, problems)
     if not problems:
-        _constructible(cls, params, problems)
+        problems += refused
         _tracked(cast(RunSettings, settings), problems)
     if problems:
         raise ClbenchError("\n".join(problems))
@@ -117,7 +118,7 @@ def revive(
     check_arguments("method", cls.schema(), settings.method.params, problems)
     check_arguments("benchmark", recipe.option_schema(), settings.benchmark.options, problems)
     if not problems:
-        _constructible(cls, settings.method.params, problems)
+        _constructed(cls, settings.method.params, problems)
     if problems:
         raise ClbenchError("\n".join(problems))
     return settings, cls
@@ -345,15 +346,9 @@ def _tracked(settings: RunSettings, problems: list[str]) -> None:
         problems.append(str(error))
 
 
-def _decides_by_batch(cls: type[Method], params: Tree) -> bool:
-    """Whether a method does with these hyper-parameters; one that they do not fit does not."""
-    with suppress(ClbenchError):
-        return cls(**params).decides_by_batch
-    return False
-
-
-def _constructible(cls: type[Method], params: Tree, problems: list[str]) -> None:
+def _constructed(cls: type[Method], params: Tree, problems: list[str]) -> Method | None:
     try:
-        cls(**params)
+        return cls(**params)
     except ClbenchError as error:
         problems.append(f"method {cls.name!r}: {error}")
+        return None

@@ -10,25 +10,27 @@ import json
 from importlib.resources import files
 from typing import Annotated, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from clbench.datamodules.catalogue.catalogue import class_texts
 from clbench.datamodules.fetching.inventory import require
 from clbench.datamodules.mtil import official_splits
-from clbench.datamodules.pixels.augment import RandomCrop, ResizeAndCrop, Transform
 from clbench.datamodules.pixels.data_folder import data_cache, data_folder
 from clbench.datamodules.sequence import TaskSequence
-from clbench.datamodules.steps import Stepwise, groups_of
+from clbench.datamodules.steps import (
+    Protocol,
+    Stepwise,
+    evaluation_transform,
+    groups_of,
+    order_name,
+    ordered_classes,
+)
 
 VERSION: Final = 2
 DATA_SET: Final = "CIFAR100"
 PROMPTS: Final = "CIFAR100-CIL"
-TEST_CROP_SEED: Final = 42
 
 ClassOrder = Literal["published", "shuffled"]
-Protocol = Literal["clean", "published"]
 
 
 def steps(  # noqa: PLR0913 - the signature is the schema
@@ -67,24 +69,22 @@ def steps(  # noqa: PLR0913 - the signature is the schema
     require([DATA_SET], root)
     contents = official_splits(DATA_SET, root, cache)
     texts = class_texts(PROMPTS, contents.class_names, as_on_disk=protocol == "published")
-    order = _class_order(class_order, class_seed, len(texts))
-    groups = groups_of(order, steps)
-    order_name = _order_name(class_order, class_seed, protocol)
-    test_transform: Transform = ResizeAndCrop(image_size)
-    if protocol == "published":
-        test_transform = RandomCrop(image_size, (TEST_CROP_SEED,))
-    parts = Stepwise(DATA_SET, contents, texts, groups, test_transform, cache, quick)
-    return parts.sequence(name, VERSION, order_name, root, workers)
+    order = ordered_classes(class_order, class_seed, {"published": _published_order()})
+    parts = Stepwise(
+        DATA_SET,
+        contents,
+        texts,
+        groups_of(order, steps),
+        evaluation_transform(image_size, crops=protocol == "published"),
+        cache,
+        quick,
+    )
+    order_title = order_name(class_order, class_seed, protocol)
+    return parts.sequence(name, VERSION, order_title, root, workers)
 
 
-def _class_order(kind: ClassOrder, seed: int, classes: int) -> NDArray[np.int64]:
-    if kind == "shuffled":
-        return np.random.default_rng(seed).permutation(classes)
+def _published_order() -> list[int]:
+    """ZSCL's list."""
     text = (files("clbench.datamodules.catalogue") / "prompts.json").read_text(encoding="utf-8")
-    return np.asarray(json.loads(text)[PROMPTS]["class_order"], dtype=np.int64)
-
-
-def _order_name(kind: ClassOrder, seed: int, protocol: Protocol) -> str:
-    """Name of the class order; it tells the protocols apart, so that no table mixes them."""
-    classes = "published" if kind == "published" else f"shuffled-{seed}"
-    return classes if protocol == "clean" else f"{classes}, {protocol} protocol"
+    order: list[int] = json.loads(text)[PROMPTS]["class_order"]
+    return order

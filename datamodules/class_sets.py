@@ -9,25 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
-import numpy as np
 from pydantic import Field
 
 from clbench.core.task import ClassTexts
 from clbench.datamodules.catalogue.catalogue import data_set
 from clbench.datamodules.catalogue.class_lists import class_list
 from clbench.datamodules.fetching.inventory import require
-from clbench.datamodules.pixels.augment import RandomCrop, ResizeAndCrop, Transform
 from clbench.datamodules.pixels.data_folder import data_cache, data_folder
 from clbench.datamodules.readers.read import check_counts, read
 from clbench.datamodules.sequence import TaskSequence
-from clbench.datamodules.steps import Classes, Stepwise, groups_of
+from clbench.datamodules.steps import (
+    Protocol,
+    Stepwise,
+    evaluation_transform,
+    groups_of,
+    order_name,
+    ordered_classes,
+)
 
 VERSION: Final = 1
-TEST_CROP_SEED: Final = 42
 
 Seed = Annotated[int, Field(ge=0)]
 Steps = Annotated[int, Field(gt=0)]
-Protocol = Literal["clean", "published"]
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,9 @@ def tinyimagenet(  # noqa: PLR0913 - the signature is the schema
         ClbenchError: the data are missing or damaged, or the steps do not divide 100.
     """
     crops = protocol == "published"
-    order = _order("TinyImageNet", class_order, class_seed)
-    order_name = _order_name(class_order, class_seed, protocol)
+    order = class_order, class_seed
     where = _Where(data_root, cache_root, workers, quick, image_size)
-    return _sequence("TinyImageNet", order, order_name, steps, name, where, base=100, crops=crops)
+    return _sequence("TinyImageNet", order, protocol, steps, name, where, base=100, crops=crops)
 
 
 def imagenet_r(  # noqa: PLR0913 - the signature is the schema
@@ -111,11 +113,10 @@ def imagenet_r(  # noqa: PLR0913 - the signature is the schema
         ClbenchError: the data or their split are missing or damaged, or the steps do not divide
             the classes.
     """
-    order = _order("ImageNet-R", class_order, class_seed)
-    order_name = _order_name(class_order, class_seed, protocol)
+    order = class_order, class_seed
     where = _Where(data_root, cache_root, workers, quick, image_size)
     as_on_disk = protocol == "published"
-    return _sequence("ImageNet-R", order, order_name, steps, name, where, as_on_disk=as_on_disk)
+    return _sequence("ImageNet-R", order, protocol, steps, name, where, as_on_disk=as_on_disk)
 
 
 def cub200(  # noqa: PLR0913 - the signature is the schema
@@ -148,17 +149,16 @@ def cub200(  # noqa: PLR0913 - the signature is the schema
     Raises:
         ClbenchError: the data are missing or damaged, or the steps do not divide the classes.
     """
-    order = _order("CUB-200", class_order, class_seed)
-    order_name = _order_name(class_order, class_seed, protocol)
+    order = class_order, class_seed
     where = _Where(data_root, cache_root, workers, quick, image_size)
     as_on_disk = protocol == "published"
-    return _sequence("CUB-200", order, order_name, steps, name, where, as_on_disk=as_on_disk)
+    return _sequence("CUB-200", order, protocol, steps, name, where, as_on_disk=as_on_disk)
 
 
 def _sequence(  # noqa: PLR0913 - what the three benchmarks differ in
     data: str,
-    order: Classes,
-    order_name: str,
+    order: tuple[str, int],
+    protocol: Protocol,
     steps: int,
     name: str,
     where: _Where,
@@ -171,25 +171,15 @@ def _sequence(  # noqa: PLR0913 - what the three benchmarks differ in
     require([data], root)
     contents = read(data_set(data), root)
     check_counts(data_set(data), contents)
+    listed = class_list(data)
     names = [n if as_on_disk else n.replace("_", " ") for n in contents.class_names]
-    texts = ClassTexts.from_templates(names, [class_list(data).template])
-    transform: Transform = ResizeAndCrop(where.image_size)
-    if crops:
-        transform = RandomCrop(where.image_size, (TEST_CROP_SEED,))
-    groups = groups_of(order, steps, base)
-    hashes = {f"{data}/{file}": digest for file, digest in contents.lists.items()}
-    parts = Stepwise(data, contents, texts, groups, transform, cache, where.quick, hashes)
-    return parts.sequence(name, VERSION, order_name, root, where.workers)
-
-
-def _order(data: str, kind: str, seed: int) -> Classes:
-    orders = class_list(data).orders
-    if kind == "shuffled":
-        return np.random.default_rng(seed).permutation(len(next(iter(orders.values()))))
-    return np.asarray(orders[kind], dtype=np.int64)
-
-
-def _order_name(kind: str, seed: int, protocol: Protocol) -> str:
-    """Name of the class order; it tells the protocols apart, so that no table mixes them."""
-    classes = f"shuffled-{seed}" if kind == "shuffled" else kind
-    return classes if protocol == "clean" else f"{classes}, {protocol} protocol"
+    parts = Stepwise(
+        data,
+        contents,
+        ClassTexts.from_templates(names, [listed.template]),
+        groups_of(ordered_classes(*order, listed.orders), steps, base),
+        evaluation_transform(where.image_size, crops=crops),
+        cache,
+        where.quick,
+    )
+    return parts.sequence(name, VERSION, order_name(*order, protocol), root, where.workers)

@@ -80,7 +80,7 @@ def tasks(
         data_root=root,
         cache=cache,
         workers=workers,
-        list_hashes={f"{DATA_SET}/{file}": digest for file, digest in contents.lists.items()},
+        list_hashes=contents.list_hashes(DATA_SET),
     )
 
 

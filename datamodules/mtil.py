@@ -27,7 +27,7 @@ from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folde
 from clbench.datamodules.pixels.decoded import Decoded, quick_sizes
 from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers import read as readers
-from clbench.datamodules.readers.coop import list_hashes, read_coop
+from clbench.datamodules.readers.coop import read_coop
 from clbench.datamodules.sequence import TaskSequence
 from clbench.datamodules.splits import few_shot, random_split
 
@@ -153,7 +153,7 @@ class Parts:
 
         hashes: dict[str, str] = {}
         for task, found in zip(benchmark.tasks, self.contents, strict=True):
-            hashes |= list_hashes(task.name, found)
+            hashes |= found.list_hashes(task.name)
         return TaskSequence(
             benchmark,
             load,

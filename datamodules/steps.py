@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clbench.core.errors import ClbenchError
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.pixels.augment import ResizeAndCrop, Transform
+from clbench.datamodules.pixels.augment import RandomCrop, ResizeAndCrop, Transform
 from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
 from clbench.datamodules.pixels.decoded_file import DecodedFile
@@ -19,6 +20,32 @@ from clbench.datamodules.pixels.samples import Contents, Samples, thinned
 from clbench.datamodules.sequence import TaskSequence
 
 Classes = NDArray[np.int64]
+Protocol = Literal["clean", "published"]
+"""What the published code does that cannot be meant is done by ``published`` only."""
+
+TEST_CROP_SEED: Final = 42
+
+
+def ordered_classes(kind: str, seed: int, lists: Mapping[str, Sequence[int]]) -> Classes:
+    """The classes in the order of one of some lists, or ``shuffled`` by a seed."""
+    if kind == "shuffled":
+        return np.random.default_rng(seed).permutation(len(next(iter(lists.values()))))
+    return np.asarray(lists[kind], dtype=np.int64)
+
+
+def order_name(kind: str, seed: int, protocol: Protocol) -> str:
+    """Name of a class order; it tells the protocols apart, so that no table mixes them.
+
+    >>> order_name("shuffled", 3, "clean"), order_name("rapf", 0, "published")
+    ('shuffled-3', 'rapf, published protocol')
+    """
+    classes = f"shuffled-{seed}" if kind == "shuffled" else kind
+    return classes if protocol == "clean" else f"{classes}, {protocol} protocol"
+
+
+def evaluation_transform(size: int, *, crops: bool) -> Transform:
+    """How test images are brought to size: whole, or by training crops, one for each image."""
+    return RandomCrop(size, (TEST_CROP_SEED,)) if crops else ResizeAndCrop(size)
 
 
 def groups_of(order: Classes, steps: int, base: int = 0) -> list[Classes]:
@@ -48,7 +75,6 @@ class Stepwise:
         test_transform: how test images are brought to size.
         cache: where decoded images are kept.
         quick: test on few images per step.
-        list_hashes: of lists that decide the splits, for the result.
     """
 
     data_set: str
@@ -58,7 +84,6 @@ class Stepwise:
     test_transform: Transform
     cache: Cache
     quick: bool
-    list_hashes: Mapping[str, str] | None = None
 
     def sequence(
         self, name: str, version: int, order: str, data_root: Path, workers: int
@@ -102,7 +127,7 @@ class Stepwise:
             data_root=data_root,
             cache=self.cache,
             workers=workers,
-            list_hashes=self.list_hashes,
+            list_hashes=self.contents.list_hashes(self.data_set),
         )
 
 

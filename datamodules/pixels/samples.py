@@ -113,6 +113,13 @@ class Contents:
     val: Samples | None = None
     lists: Mapping[str, str] = field(default_factory=dict)
 
+    def list_hashes(self, data_set: str) -> dict[str, str]:
+        """Hashes of the lists and of validation images, by what the result of a run calls them."""
+        found = {f"{data_set}/{file}": digest for file, digest in self.lists.items()}
+        if self.val is not None and len(self.val):
+            found[f"{data_set}/val"] = self.val.digest()
+        return found
+
 
 def thinned(size: int, about: int) -> range:
     """Indices of `about` images out of `size`, evenly spread: what smoke runs are tested on."""

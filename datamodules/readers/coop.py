@@ -8,7 +8,6 @@ no list and keep their official split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -142,11 +141,3 @@ def _check_sizes(dataset: DataSet, split: CoopSplit, contents: Contents) -> None
         if here != expected:
             error = ClbenchError if here < expected else SurplusError
             raise error(f"{dataset.name}: {here} {kind} in CoOp's split, {expected} expected")
-
-
-def list_hashes(name: str, contents: Contents) -> Mapping[str, str]:
-    """Hashes of a data set's list and of its validation images, by what a result calls them."""
-    found = {f"{name}/{file}": digest for file, digest in contents.lists.items()}
-    if contents.val is not None and len(contents.val):
-        found[f"{name}/val"] = contents.val.digest()
-    return found

@@ -35,7 +35,6 @@ from clbench.launch.records import Records
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "reports" / "launch" / "overhead.json"
 PAGE = ROOT / "docs" / "scale.md"
-BLOCK = re.compile(r"(<!-- overhead -->\n).*?(<!-- end of overhead -->)", re.DOTALL)
 NOTHING = 'mkdir -p "$4/$2" && echo "{\\"status\\": \\"complete\\"}" >"$4/$2/result.json"'
 PROGRAM = ("/bin/sh", "-c", NOTHING)
 
@@ -138,6 +137,13 @@ def table(measured: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def show(mark: str, text: str) -> None:
+    """Put a text into the guide, between the lines that are named like it."""
+    block = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)
+    page = PAGE.read_text("utf-8")
+    PAGE.write_text(block.sub(rf"\g<1>\n{text}\n\g<2>", page), encoding="utf-8")
+
+
 def read() -> list[dict[str, Any]]:
     """What was measured."""
     found: list[dict[str, Any]] = json.loads(FILE.read_text("utf-8")) if FILE.exists() else []
@@ -166,8 +172,7 @@ def main() -> None:
         FILE.parent.mkdir(parents=True, exist_ok=True)
         FILE.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
         sys.stdout.write(table(measured))
-    page = PAGE.read_text("utf-8")
-    PAGE.write_text(BLOCK.sub(rf"\g<1>\n{table(measured)}\n\g<2>", page), encoding="utf-8")
+    show("overhead", table(measured))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import time
@@ -19,10 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
+from tests.launch.overhead import ROOT, show
+
 FILE = ROOT / "reports" / "launch" / "throughput.json"
-PAGE = ROOT / "docs" / "scale.md"
-BLOCK = re.compile(r"(<!-- throughput -->\n).*?(<!-- end of throughput -->)", re.DOTALL)
 
 
 def measure(methods: str, seeds: str, jobs: int, folder: Path) -> dict[str, Any]:
@@ -81,8 +79,7 @@ def main() -> None:
         FILE.write_text(json.dumps({**head, "measured": sides[::-1]}, indent=1) + "\n", "utf-8")
     words = paragraph(json.loads(FILE.read_text("utf-8")))
     sys.stdout.write(words)
-    page = PAGE.read_text("utf-8")
-    PAGE.write_text(BLOCK.sub(rf"\g<1>\n{words}\n\g<2>", page), encoding="utf-8")
+    show("throughput", words)
 
 
 if __name__ == "__main__":
