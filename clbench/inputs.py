@@ -15,6 +15,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.method import REFERENCE_SOURCES
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.datamodules.sequence import TaskSequence
 from clbench.engine.rundir.provenance import Inputs, hash_reference, reference_sources
 from clbench.engine.rundir.resuming import require_same_inputs
 from clbench.engine.training.trainers import choose_device
@@ -129,4 +130,13 @@ def build_sequence(settings: RunSettings, image_size: int) -> SequenceData:
     taken = inspect.signature(builder).parameters
     if "cache_root" not in taken:  # builders from elsewhere may keep nothing
         del context["cache_root"]
-    return builder(name=recipe.name, **context, **settings.benchmark.options)
+    sequence = builder(name=recipe.name, **context, **settings.benchmark.options)
+    if settings.first_tasks is None and settings.tested_on == "test":
+        return sequence
+    if not isinstance(sequence, TaskSequence):
+        raise ClbenchError(
+            f"first_tasks and tested_on need a TaskSequence, and the builder of {recipe.name!r} "
+            f"returns a {type(sequence).__name__}"
+        )
+    validation = settings.tested_on == "validation"
+    return sequence.narrowed(settings.first_tasks, validation=validation)

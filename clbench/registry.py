@@ -46,6 +46,8 @@ class BenchmarkRecipe:
         train: default training settings.
         results: published or measured reference numbers.
         resources: what a launcher gives a run: ``cpus``, ``gpus``, ``memory``, ``time``.
+        tuning: settings by dotted key with which `clbench tune` searches: other images than those
+            of the tests, another order, few tasks.
     """
 
     name: str
@@ -57,6 +59,7 @@ class BenchmarkRecipe:
     train: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     resources: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=lambda: dict(TUNING))
 
     def load_builder(self) -> Builder:
         """Import the builder."""
@@ -82,6 +85,8 @@ class MethodRecipe:
         benchmarks: the same two sections per benchmark or family of benchmarks; `orders` in one
             of them holds them per task order, by the benchmark's option ``order``.
         results: published numbers the recipe is meant to reach, with their source.
+        search: what `clbench tune` tries: dotted keys to ranges (`clbench.tuning.space`); sections
+            of benchmarks may hold one, too.
     """
 
     name: str
@@ -89,18 +94,26 @@ class MethodRecipe:
     train: dict[str, Any] = field(default_factory=dict)
     benchmarks: dict[str, dict[str, Any]] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=dict)
 
     def layers(
         self, benchmark: BenchmarkRecipe, options: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """The sections that apply to a benchmark with these options, the most specific last."""
-        general: dict[str, Any] = {"params": self.params, "train": self.train}
+        general: dict[str, Any] = {
+            "params": self.params,
+            "train": self.train,
+            "search": self.search,
+        }
         names = dict.fromkeys([benchmark.family, benchmark.name])
         sections = [self.benchmarks[n] for n in names if n in self.benchmarks]
         order = str(options.get("order"))
         orders = [s["orders"][order] for s in sections if order in s.get("orders", {})]
         return [general, *sections, *orders]
 
+
+TUNING = {"tested_on": "validation", "first_tasks": 4}
+"""Settings with which `clbench tune` searches on a benchmark that names no others."""
 
 _FILE = "_clbench_file"
 """Attribute of a class loaded from a file: the file's name, as it was given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from clbench.datamodules.joint import JoinedImages, JointSampler
 from clbench.datamodules.pixels.augment import CroppedImages, PositionedBatches
 from clbench.datamodules.pixels.data_folder import Cache, data_folder
 from clbench.datamodules.pixels.decoded import Decoded
+from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.reference import (
     EVERYTHING,
     FolderPool,
@@ -39,6 +41,7 @@ from clbench.datamodules.reference_folders import (
     read_texts,
     texts_title,
 )
+from clbench.datamodules.splits import validation_indices
 
 Loader = DataLoader[tuple[Tensor, Tensor]]
 ImageSets = tuple[ImageSet, ImageSet]
@@ -186,6 +189,48 @@ class TaskSequence(pl.LightningDataModule):
         self._folders: dict[str, ImageFolder] = {}
         self._workers = workers
         self._sets: dict[int, ImageSets] = {}
+
+    def narrowed(self, first: int | None = None, *, validation: bool = False) -> TaskSequence:
+        """The sequence on which settings are searched.
+
+        Args:
+            first: how many tasks it has, the first of this one's; None means all.
+            validation: test on a fifth of the training images, which are then not trained on, in
+                place of the test images.
+
+        Raises:
+            ClbenchError: it has fewer tasks.
+        """
+        tasks = self.benchmark.tasks
+        if first is not None and first > len(tasks):
+            raise ClbenchError(
+                f"first_tasks={first}: {self.benchmark.name!r} has {len(tasks)} tasks"
+            )
+
+        def load(task: int) -> ImageSets:
+            train, test = self._load(task)
+            if not validation:
+                return train, test
+            if not isinstance(train, Decoded | ImageTensors):
+                raise ClbenchError("tested_on=validation: images of this kind cannot be divided")
+            kept, drawn = validation_indices(train.labels)
+            if not drawn:
+                raise ClbenchError(
+                    f"tested_on=validation: {tasks[task].name} has one training image per class"
+                )
+            return train.subset(kept), train.subset(drawn)
+
+        return TaskSequence(
+            replace(self.benchmark, tasks=tasks[:first]),
+            load,
+            reference=self._reference,
+            image_size=self._image_size,
+            data_root=self._data_root,
+            cache=self._cache,
+            workers=self._workers,
+            notes=self.notes,
+            list_hashes=self.list_hashes,
+        )
 
     def train_set(self, task: int) -> ImageSet:
         """Training images of a task."""

@@ -125,6 +125,32 @@ def few_shot_indices(labels: Tensor, shots: int, seed: int, name: str) -> list[i
     return sorted(chosen)
 
 
+def validation_indices(labels: Tensor) -> tuple[list[int], list[int]]:
+    """Split training images in two: to train on, and to test on while settings are searched.
+
+    A fifth of every class is drawn, rounded, at least one image; a class with a single image keeps
+    it for training.
+
+    >>> validation_indices(torch.tensor([0, 0, 0, 1]))
+    ([0, 1, 3], [2])
+
+    Args:
+        labels: ``(N,)`` class indices.
+
+    Returns:
+        Sorted indices of both parts.
+    """
+    classes = labels.numpy()
+    drawn: list[int] = []
+    for label in np.unique(classes):
+        members = np.flatnonzero(classes == label)
+        count = max(1, round((1 - TRAIN_SHARE) * len(members))) if len(members) > 1 else 0
+        rng = np.random.default_rng([SPLIT_SEED, int(label)])
+        drawn += rng.choice(members, size=count, replace=False).tolist()
+    kept = np.setdiff1d(np.arange(len(classes)), drawn).tolist()
+    return kept, sorted(drawn)
+
+
 def _check_class_sizes(name: str, samples: Samples, class_names: Sequence[str], shots: int) -> None:
     counts = np.bincount(samples.labels, minlength=len(class_names))
     for label in np.flatnonzero(counts < shots).tolist():

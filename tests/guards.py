@@ -10,9 +10,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-# Files of clbench/ itself, cli/, launch/ and testing/ see everything and are seen by nobody below.
+# Files of clbench/ itself and of these folders see everything and are seen by nobody below.
 TOP = "top"
-TOP_FOLDERS = ("cli", "launch", "testing")
+TOP_FOLDERS = ("cli", "launch", "testing", "tuning")
 # At import time these see only core: `import clbench` and a look at the registry must stay cheap.
 LAZY = {"clbench/registry.py", "clbench/__init__.py"}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}

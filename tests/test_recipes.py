@@ -44,7 +44,7 @@ def test_sections_of_a_method_recipe_belong_to_benchmarks(name: str) -> None:
     recipe = registry.method_recipe(registry.method(name))
     assert set(recipe.benchmarks) <= known
     for section in [*recipe.benchmarks.values()]:
-        assert set(section) <= {"params", "train", "orders"}
+        assert set(section) <= {"params", "train", "orders", "search"}
         for inner in section.get("orders", {}).values():
             assert set(inner) <= {"params", "train"}
 

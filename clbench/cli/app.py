@@ -331,6 +331,11 @@ app.command(
     "clbench sweep --methods nusa --grid method.rank=8,16,32 --grid train.lr=1e-4,3e-4 --seeds 0-4",
 )(grids.sweep)
 app.command(
+    rich_help_panel=RUNS,
+    epilog="Examples: clbench tune --methods finetune,lora --budget 4 --quick | "
+    "clbench tune --benchmark mini --jobs 2 --out reports/tuning",
+)(grids.tune)
+app.command(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench status runs | clbench status runs --json",
 )(grids.status)

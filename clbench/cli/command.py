@@ -30,7 +30,7 @@ PROGRAMS = frozenset({"clbench", "cli"})
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
-    """Turn a user's mistake into one line and exit code 2, a signal into a hint and 128 + it."""
+    """Turn a user's mistake into one line and its exit code, a signal into a hint and 128 + it."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -40,7 +40,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
         except ClbenchError as error:
             for line in () if _is_silent(error) else str(error).splitlines():
                 sys.stderr.write(f"clbench: {printable(redact(line))}\n")
-            raise typer.Exit(2) from None
+            raise typer.Exit(error.code) from None
         except KeyboardInterrupt as stop:
             number = getattr(stop, "signum", signal.SIGINT)
             if not follows():

@@ -1,4 +1,4 @@
-"""Commands on many runs: `clbench compare`, `clbench sweep`, `clbench status`."""
+"""Commands on many runs: `clbench compare`, `sweep`, `tune`, `status`."""
 
 from __future__ import annotations
 
@@ -184,6 +184,69 @@ def sweep(
         Grid(planned, runs_dir, wanted),
         _Manner(dry_run, probe, detach, fresh, quiet, False, out),
     )
+
+
+@command
+def tune(
+    benchmark: Benchmark = None,
+    methods: Methods = None,
+    budget: Annotated[int, typer.Option(min=1, help="Settings tried of every method.")] = 16,
+    repeated: Annotated[
+        int, typer.Option(min=0, help="How many of the best are repeated with two more seeds.")
+    ] = 3,
+    criterion: Annotated[
+        str, typer.Option(help="What decides: average, last or transfer.")
+    ] = "average",
+    backbone: Backbone = None,
+    root: Root = None,
+    cache: CacheFolder = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    precision: Precision = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results of all trials, and of tables and figures.")
+    ] = Path("tuning"),
+    quick: Quick = False,
+    quiet: Quiet = False,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = None,
+    time: Time = None,
+    retries: Retries = 2,
+    address: Address = None,
+    sbatch: Sbatch = None,
+) -> None:
+    """Search settings: the same budget for every method, never on a test image."""
+    from clbench.config import named
+    from clbench.registry import method_names
+    from clbench.tuning.tune import Tuning, Wish
+
+    names = _names(methods)
+    wish = Wish(
+        benchmark or "mini",
+        method_names() if names in (None, "all") else list(dict.fromkeys(names)),
+        budget,
+        repeated,
+        criterion,
+        named(backbone, settings_of(settings, root, cache, precision)),
+        quick,
+    )
+    wanted = _wanted(
+        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
+        jobs=jobs,
+        cpus=cpus,
+        gpus=gpus,
+        memory=memory,
+        time=time,
+    )
+    tuning = Tuning(wish, runs_dir, out, wanted)
+    shown = SafeConsole(stderr=True, quiet=quiet)
+    try:
+        tuning.make(shown, quiet=quiet)
+    finally:
+        say(f"results of all trials: {out}")
 
 
 @command

@@ -2,11 +2,23 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Final
+from typing import ClassVar, Final
 
 
 class ClbenchError(Exception):
-    """A mistake the user can mend: shown as one line, without a traceback, with exit code 2."""
+    """A mistake the user can mend: shown as one line, without a traceback.
+
+    Attributes:
+        code: exit code of a command that ends with it.
+    """
+
+    code: ClassVar[int] = 2
+
+
+class DivergedError(ClbenchError):
+    """Training went wrong with these settings: the loss or the answers are not finite."""
+
+    code = 3
 
 
 RESEMBLES: Final = 0.65

@@ -10,6 +10,7 @@ Type, bounds, default and meaning are read from there: to validate values, to pr
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -109,6 +110,24 @@ def type_text(parameter: inspect.Parameter) -> str:
     return _text(parameter.annotation)
 
 
+def limits(parameter: inspect.Parameter) -> tuple[float, float]:
+    """The bounds between which a number must lie, infinite where there are none.
+
+    >>> def f(*, share: Annotated[float, Field(ge=0, le=1)] | None = None): ...
+    >>> limits(signature_of(f)["share"])
+    (0.0, 1.0)
+    """
+    base, extras = _split(parameter.annotation)
+    for part in typing.get_args(base) if _is_union(base) else ():
+        extras += _split(part)[1]
+    found = {"ge": -math.inf, "gt": -math.inf, "le": math.inf, "lt": math.inf}
+    for constraint in _constraints(extras):
+        for name in found:
+            if (bound := getattr(constraint, name, None)) is not None:
+                found[name] = float(bound)
+    return max(found["ge"], found["gt"]), min(found["le"], found["lt"])
+
+
 def meaning(parameter: inspect.Parameter) -> str:
     """The line of text that its annotation carries; empty if it has none."""
     _, extras = _split(parameter.annotation)
@@ -173,7 +192,7 @@ def _text(annotation: Any) -> str:
     origin, inner = typing.get_origin(base), typing.get_args(base)
     if origin is typing.Literal:
         return " or ".join(repr(value) for value in inner)
-    if origin in (typing.Union, types.UnionType):
+    if _is_union(base):
         kind = " or ".join(map(_text, inner))
     elif isinstance(origin, type) and inner:
         kind = f"{origin.__name__}[{', '.join(map(_text, inner))}]"
@@ -184,11 +203,18 @@ def _text(annotation: Any) -> str:
 
 def _bounds(extras: Iterable[Any]) -> list[str]:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    metadata = [m for e in extras for m in (e.metadata if isinstance(e, FieldInfo) else [e])]
     found = [
         f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}"
-        for m in metadata
+        for m in _constraints(extras)
         for name, sign in signs.items()
         if (bound := getattr(m, name, None)) is not None
     ]
     return [", ".join(found)] if found else []
+
+
+def _constraints(extras: Iterable[Any]) -> list[Any]:
+    return [m for e in extras for m in (e.metadata if isinstance(e, FieldInfo) else [e])]
+
+
+def _is_union(base: Any) -> bool:
+    return typing.get_origin(base) in (typing.Union, types.UnionType)

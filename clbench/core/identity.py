@@ -53,7 +53,9 @@ FIRST: Final = frozenset(
 LATER: Final[Mapping[str, Any]] = {
     "deterministic": False,
     "devices": 1,
+    "first_tasks": None,
     "method.decides_by_batch": False,
+    "tested_on": "test",
     "train.epochs": None,
     "train.momentum": 0.0,
     "train.optimizer": "adamw",
@@ -61,7 +63,7 @@ LATER: Final[Mapping[str, Any]] = {
 }
 """Settings that came later, with the defaults they came with. Entries are never changed."""
 
-LATER_OPTIONS: Final[Mapping[str, Any]] = {"splits": "zscl"}
+LATER_OPTIONS: Final[Mapping[str, Any]] = {"splits": "zscl", "order": "alphabetical"}
 """The same of options of benchmarks, which are recorded with their defaults."""
 
 RENAMED: Final[Mapping[str, str]] = {

@@ -185,6 +185,9 @@ class RunSettings(Settings):
             the hash.
         checkpoint_every: how often to save within a task; not part of the hash.
         devices: processes that share the training, each on its part of every batch.
+        first_tasks: learn only so many tasks, the first of the order; None means all.
+        tested_on: ``test``, or ``validation``: a fifth of the training images, which are then not
+            trained on, so that settings can be searched without a look at a test image.
         deterministic: use kernels that give the same bits every time, on GPUs too.
         logger: where the run is tracked besides its directory, as a list or as names with commas
             between; not part of the hash.
@@ -205,6 +208,8 @@ class RunSettings(Settings):
     cache_root: str | None = None
     checkpoint_every: CheckpointSettings = CheckpointSettings()
     devices: Annotated[int, Field(gt=0, le=1024)] = 1
+    first_tasks: Annotated[int, Field(gt=0)] | None = None
+    tested_on: Literal["test", "validation"] = "test"
     deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
 

@@ -15,12 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from clbench.core.errors import ClbenchError, DivergedError
 from clbench.core.results.result import FILE_NAME
 
 FINISHED = frozenset({"complete", "quick"})
 """Status of results to which nothing is left to add."""
-MISTAKE = 2
-"""Exit code of a command that its user has to mend."""
+MISTAKE, DIVERGED = ClbenchError.code, DivergedError.code
+"""Exit codes of commands that their user has to mend."""
 STOPPED = frozenset(
     code for number in (signal.SIGINT, signal.SIGTERM) for code in (128 + number, -number)
 )
@@ -116,6 +117,8 @@ class Outcome(StrEnum):
     """Another process makes this run."""
     MISTAKE = "mistake"
     """The user has to mend something; trying again would not help."""
+    DIVERGED = "diverged"
+    """Training goes wrong with these settings; trying again would not help."""
     FAILED = "failed"
 
 
@@ -186,6 +189,8 @@ def outcome_of(cell: Cell, code: int | None, held: bool = False) -> Outcome:
     """
     if code in STOPPED:
         return Outcome.PREEMPTED
+    if code == DIVERGED:
+        return Outcome.DIVERGED
     if code == MISTAKE:
         return Outcome.ELSEWHERE if held else Outcome.MISTAKE
     if code in (0, None) and cell.finished():

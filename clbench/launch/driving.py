@@ -14,6 +14,8 @@ from clbench.launch.cells import Cell, Event, Launcher, Outcome, Resources
 from clbench.launch.records import Records
 
 RETRIES = 2
+TOLD = (Outcome.MISTAKE, Outcome.DIVERGED)
+"""Outcomes of which the last line of the log says everything."""
 PAUSE = 5.0
 """Seconds between two looks at runs that other processes make."""
 
@@ -31,7 +33,7 @@ class Failure:
 
     Attributes:
         cell: which.
-        outcome: `Outcome.MISTAKE` or `Outcome.FAILED`.
+        outcome: `Outcome.MISTAKE`, `Outcome.DIVERGED` or `Outcome.FAILED`.
         ending: how its last attempt ended.
         lines: the last lines of its log.
         log: the file.
@@ -48,7 +50,7 @@ class Failure:
         title = self.cell.title
         if others:
             title += f", and {others} other run{'s' * (others > 1)}"
-        if self.outcome is Outcome.MISTAKE and self.lines:
+        if self.outcome in TOLD and self.lines:
             return f"{title}: {self.lines[-1].removeprefix('clbench: ')}"
         shown = "".join(f"\n    {line}" for line in self.lines)
         return f"{title}: {self.ending}; its log, {self.log}, ends with{shown}"
@@ -158,7 +160,7 @@ def told_once(failures: Sequence[Failure]) -> list[str]:
     """A text for every cause: what keeps many cells from being made is told of the first."""
     alike: dict[tuple[object, ...], list[Failure]] = {}
     for failure in failures:
-        lines = failure.lines[-1:] if failure.outcome is Outcome.MISTAKE else failure.lines
+        lines = failure.lines[-1:] if failure.outcome in TOLD else failure.lines
         alike.setdefault((failure.outcome, failure.ending, lines), []).append(failure)
     return [first.told(len(others)) for first, *others in alike.values()]
 

@@ -53,11 +53,16 @@ class Made:
 
     Attributes:
         results: of the runs that are complete, in the order of the grid.
-        problems: a text for everything that kept runs from being made, each once.
+        failures: the runs that could not be made.
     """
 
     results: list[RunResult]
-    problems: list[str]
+    failures: list[Failure]
+
+    @property
+    def problems(self) -> list[str]:
+        """A text for everything that kept runs from being made, each once."""
+        return told_once(self.failures)
 
 
 COMPLETE, PARTIAL, MISSING = KNOWN = ("complete", "partial", "missing")
@@ -114,15 +119,15 @@ class Grid:
             self._put_aside(SafeConsole(quiet=True) if quiet else console)
         states = self._states()
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
-        problems = [
+        failures = [
             Failure(cell, Outcome.MISTAKE, "", (states[cell.key],), self.records.log(cell))
             for cell in self.cells
             if states[cell.key] not in KNOWN
         ]
         if left:
-            problems += self._launch(left, console, quiet)
+            failures += self._launch(left, console, quiet)
         done = [cell for cell in self.cells if states[cell.key] in KNOWN and cell.finished()]
-        return Made([RunResult.load(cell.path) for cell in done], told_once(problems))
+        return Made([RunResult.load(cell.path) for cell in done], failures)
 
     def hand_over(self, *, fresh: bool = False) -> str:
         """Have what is missing made by a launcher whose runs stay, without waiting for it.

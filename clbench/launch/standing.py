@@ -121,8 +121,9 @@ def standing(key: str, path: Path, record: CellRecord) -> Standing:
         return Standing(key, "done", **{**progress, "eta": 0.0, "task": "", "step": 0})
     if held or _starting(record):
         return Standing(key, "running", **progress, where=record.where or held)
-    failed = record.state in (Outcome.FAILED, Outcome.MISTAKE)
-    state = record.state if failed else "waiting"
+    ended = Outcome.MISTAKE if record.state == Outcome.DIVERGED else record.state
+    failed = ended in (Outcome.FAILED, Outcome.MISTAKE)
+    state = ended if failed else "waiting"
     return Standing(key, state, **progress, reason=record.reason if failed else "")
 
 

@@ -78,7 +78,7 @@ class Tally:
             if started is not None:  # else another process made it
                 spent, count = self._spent.get(cell.method, (0.0, 0))
                 self._spent[cell.method] = (spent + seconds, count + 1)
-        self.failed += event.outcome is Outcome.MISTAKE or (
+        self.failed += event.outcome in (Outcome.MISTAKE, Outcome.DIVERGED) or (
             event.outcome is Outcome.FAILED and left == 0
         )
         return seconds
@@ -231,6 +231,8 @@ def told(event: Event, left: int, seconds: float) -> str | None:
             return f"stopped {title}, is put back"
         case Outcome.MISTAKE:
             return f"failed  {title}, has to be mended"
+        case Outcome.DIVERGED:
+            return f"failed  {title}, training diverged"
         case Outcome.FAILED:
             more = f", is tried again (attempts left: {left})" if left else ""
             return f"failed  {title}, {event.reason or ending_of(event.code)}{more}"

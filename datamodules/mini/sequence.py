@@ -7,6 +7,7 @@ change a number raises `VERSION`.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from clbench.core.data import ReferencePairs
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
@@ -44,6 +45,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     *,
     shots: int | None = None,
     shot_seed: int = 0,
+    order: str | list[str] = "alphabetical",
     rendering: Rendering = "official",
     name: str = "mini",
     data_root: str | None = None,
@@ -52,11 +54,12 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     quick: bool = False,
     image_size: int = IMAGE_SIZE,
 ) -> TaskSequence:
-    """Eleven tasks in alphabetical order, from arrows to textures.
+    """Eleven tasks, in alphabetical order from arrows to textures.
 
     Args:
         shots: training images per class; None means the full 512 images per task.
         shot_seed: which images are drawn; independent of the training seed.
+        order: ``alphabetical``, ``random-N`` with the number of a random order, or a list of tasks.
         rendering: ``official``, or ``validation``: other images of the same tasks, on which
             hyper-parameters are tuned.
         name: name of the variant.
@@ -67,19 +70,22 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         image_size: side the backbone expects; must be 32.
 
     Raises:
-        ClbenchError: another image size, or too few images for `shots`.
+        ClbenchError: another image size, an order that does not exist, or too few images for
+            `shots`.
     """
     _check_size(image_size)
     root = _cache_root(data_root, cache_root)
+    domains, order_name = task_order(order)
     specs = tuple(
-        Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates)) for d in TASKS
+        Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates))
+        for d in domains
     )
-    benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, "alphabetical", specs)
+    benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, order_name, specs)
 
     def load(task: int) -> Sets:
-        train, test = _domain_sets(TASKS[task], rendering, root)
+        train, test = _domain_sets(domains[task], rendering, root)
         if shots is not None:
-            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, TASKS[task]))
+            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, domains[task]))
         return _quick(train, test) if quick else (train, test)
 
     return TaskSequence(
@@ -90,6 +96,33 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         data_root=data_folder(data_root),
         cache=Cache(root),
     )
+
+
+def task_order(order: str | list[str]) -> tuple[tuple[str, ...], str]:
+    """The domains in task order, and the name of that order.
+
+    >>> task_order(["digits", "arrows"])
+    (('digits', 'arrows'), 'digits, arrows')
+    >>> task_order("random-3")[1]
+    'random-3'
+
+    Raises:
+        ClbenchError: an order or task that does not exist, or a list that is empty or names one
+            twice.
+    """
+    if isinstance(order, list):
+        for name in order:
+            if name not in TASKS:
+                raise unknown_name("task in benchmark.order", name, TASKS)
+        if not order or len(set(order)) < len(order):
+            raise ClbenchError(f"benchmark.order={order} must name one task or more, each once")
+        return tuple(order), ", ".join(order)
+    if match := re.fullmatch(r"random-(\d{1,9})", order):
+        shuffled = np.random.default_rng(int(match[1])).permutation(len(TASKS))
+        return tuple(TASKS[i] for i in shuffled), order
+    if order != "alphabetical":
+        raise unknown_name("benchmark.order", order, ["alphabetical", "random-N", "a list"])
+    return TASKS, order
 
 
 def class_steps(  # noqa: PLR0913 - the signature is the schema

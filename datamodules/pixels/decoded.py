@@ -81,6 +81,11 @@ class Decoded:
         """An image as it was stored, in RGB, and its label."""
         return self.file.original(int(self._indices[index])), int(self.labels[index])
 
+    def subset(self, indices: Sequence[int]) -> Decoded:
+        """Some of the images, in the order given."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Decoded(self.file, self._indices[chosen], self.labels.numpy()[chosen])
+
     def digest(self) -> str:
         """Hex digest that changes whenever an image, a label, their order or the size does."""
         if self._whole:

@@ -35,6 +35,9 @@ if behaviour == "raising":
 if behaviour == "mistake":
     sys.stderr.write("clbench: unknown method 'nusaa'\n")
     sys.exit(2)
+if behaviour == "diverging":
+    sys.stderr.write("clbench: the loss became nan at step 3\n")
+    sys.exit(3)
 if behaviour == "killed" and starts == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if behaviour == "preempted" and starts < 3:

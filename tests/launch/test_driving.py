@@ -27,7 +27,7 @@ def never(seconds: float) -> None:
 def test_each_ending_has_its_consequence_and_none_keeps_the_others_from_being_made(
     cell: Make, local: Callable[..., Local], records: Records
 ) -> None:
-    names = ("raising", "killed", "preempted", "mistake", "empty", "good")
+    names = ("raising", "killed", "preempted", "mistake", "empty", "good", "diverging")
     cells = [cell(name) for name in names]
     noted = Noted()
     failures = Drive(local(), records, 2, noted, never).run(cells, TWO)
@@ -36,13 +36,15 @@ def test_each_ending_has_its_consequence_and_none_keeps_the_others_from_being_ma
     assert noted.of("killed") == [("failed", 2), ("done", 2)]
     assert noted.of("preempted") == [("preempted", 3), ("preempted", 3), ("done", 3)]
     assert noted.of("mistake") == [("mistake", 3)]
+    assert noted.of("diverging") == [("diverged", 3)]
     assert noted.of("raising") == [("failed", 2), ("failed", 1), ("failed", 0)]
     assert noted.of("empty") == [("failed", 2), ("failed", 1), ("failed", 0)], "no result"
-    assert [len(starts(c)) for c in cells] == [3, 2, 3, 1, 3, 1]
+    assert [len(starts(c)) for c in cells] == [3, 2, 3, 1, 3, 1, 1]
 
     told = {failure.cell.method: failure.told() for failure in failures}
-    assert told.keys() == {"raising", "mistake", "empty"}
+    assert told.keys() == {"raising", "mistake", "empty", "diverging"}
     assert told["mistake"] == "mistake on toy, seed 0: unknown method 'nusaa'"
+    assert told["diverging"] == "diverging on toy, seed 0: the loss became nan at step 3"
     first, *lines = told["raising"].splitlines()
     assert first.startswith("raising on toy, seed 0: ended with exit code 1; its log, ")
     assert str(records.log(cells[0])) in first

@@ -91,6 +91,7 @@ def test_steps_that_depend_on_the_data_are_not_guessed(tmp_path: Path) -> None:
         (CellRecord(state=Outcome.PREEMPTED), "waiting"),
         (CellRecord(state=Outcome.FAILED, reason="why"), "failed"),
         (CellRecord(state=Outcome.MISTAKE), "mistake"),
+        (CellRecord(state=Outcome.DIVERGED), "mistake"),
         (CellRecord(state="running", started="2020-01-01T00:00:00+00:00"), "waiting"),
     ],
 )

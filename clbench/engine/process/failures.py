@@ -9,7 +9,7 @@ from types import TracebackType
 
 import torch
 
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, DivergedError
 from clbench.core.method import Method, method_name
 
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
@@ -53,8 +53,13 @@ def explained(
         if message is None:
             raise
         log("".join(traceback.format_exception(error)).rstrip())
-        kind = LostProcessError if is_lost(error) else ClbenchError
-        raise kind(message) from error
+        raise _kind(error)(message) from error
+
+
+def _kind(error: Exception) -> type[ClbenchError]:
+    if isinstance(error, torch.linalg.LinAlgError):
+        return DivergedError
+    return LostProcessError if is_lost(error) else ClbenchError
 
 
 def _message(error: Exception, activity: str, relief: str, method: Method) -> str | None:
@@ -68,6 +73,11 @@ def _message(error: Exception, activity: str, relief: str, method: Method) -> st
         )
     if is_lost(error):
         return f"one of the processes that train together died while {activity}; {KEPT}"
+    if isinstance(error, torch.linalg.LinAlgError):
+        return (
+            f"a decomposition failed while {activity}, as it does where weights have diverged: try "
+            f"a lower learning rate (--set train.lr=...); the traceback is in log.txt ({text})"
+        )
     if place := blame(error.__traceback__, method):
         kind = type(error).__name__
         return (

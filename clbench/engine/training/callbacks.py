@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import CatMetric
 
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import DivergedError
 from clbench.core.results.correctness import Bits
 from clbench.engine.process.progress import Reporter
 from clbench.engine.process.world import ALONE, World
@@ -131,7 +131,7 @@ class LossCallback(pl.Callback):
         """Check the loss of the steps since the last reading, which waits for the device.
 
         Raises:
-            ClbenchError: it was not finite in one of them.
+            DivergedError: it was not finite in one of them.
         """
         self._average()
         if "loss" not in self._sums or math.isfinite(float(self._sums["loss"])):
@@ -144,7 +144,7 @@ class LossCallback(pl.Callback):
         batch = list(next(islice(sampler or (), step - 1 - self._resumed_at, None), ()))
         self._explain(f"loss {values[bad]} at step {step}, training images {batch}")
         shown = ", ".join(map(str, batch[:4])) + (", ..." if len(batch) > 4 else "")
-        raise ClbenchError(
+        raise DivergedError(
             f"the loss became {values[bad]} at step {step} of this task (training images {shown}; "
             "all in log.txt): try a lower learning rate (--set train.lr=...) or "
             "--set train.clip_grad_norm=1"

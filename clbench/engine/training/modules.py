@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from clbench.core.data import Batch
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, DivergedError
 from clbench.core.method import Method, method_name
 from clbench.core.task import Benchmark, ClassTexts
 from clbench.core.training import TrainingPlan
@@ -158,8 +158,8 @@ class EvaluationModule(pl.LightningModule):
             ClbenchError: some were not.
         """
         if not torch.stack(self._sound).all():
-            raise ClbenchError(
+            if not isinstance(self.scorer, Method):
+                raise ClbenchError("the backbone's logits are not finite: its weights are damaged")
+            raise DivergedError(
                 f"method {method_name(self.scorer)!r} returned logits that are not finite in a test"
-                if isinstance(self.scorer, Method)
-                else "the backbone's logits are not finite: its weights are damaged"
             )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clbench.clip.model import CLIP
 from clbench.core.data import Batch, TaskData
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, DivergedError
 from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.core.task import ClassTexts, Task
@@ -100,6 +100,17 @@ def test_a_loss_that_is_not_finite_names_step_and_images(
     images = make_sequence().train_set(1).__getitems__(indices)[0]
     assert torch.equal(images, seen[1])
     resumes(run)
+
+
+def test_a_decomposition_that_fails_is_told_as_divergence(run: Run, tmp_path: Path) -> None:
+    class Decomposing(Plain):
+        def end_task(self, task: Task, data: TaskData) -> None:
+            torch.linalg.eigh(torch.full((3, 3), torch.nan))
+
+    with pytest.raises(DivergedError, match=r"a decomposition failed while .*train\.lr") as caught:
+        run(Decomposing(), steps=1)
+    assert caught.value.code == 3
+    assert "LinAlgError" in log(tmp_path)
 
 
 def test_a_broken_state_is_never_saved_over_a_good_one(run: Run, tmp_path: Path) -> None:

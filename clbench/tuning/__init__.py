@@ -1,0 +1,1 @@
+"""Searching settings: every method with the same budget, never on a test image."""

@@ -1,0 +1,80 @@
+"""What a search leaves behind: the results of all trials, and one file that says which they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from clbench.core.errors import ClbenchError
+from clbench.core.files import write_atomic
+from clbench.core.foreign.json_text import load_json
+from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.settings import RunSettings
+from clbench.launch.cells import Outcome
+from clbench.report.run_files import collect
+from clbench.report.tables.groups import file_name
+
+FORMAT: Final = "clbench-tuning/1"
+FILE: Final = "trials.json"
+RESULTS: Final = "results"
+DIVERGED: Final = "diverged"
+
+
+def result_file(out: Path, settings: RunSettings) -> Path:
+    """Where the result of a trial is kept."""
+    name = file_name(settings.method.name)
+    return out / RESULTS / f"{name}-seed{settings.seed}-{settings.fingerprint()}.json"
+
+
+def diverged_file(file: Path) -> Path:
+    """Where what was measured of a trial is kept if its training diverged."""
+    return file.parent.with_name(DIVERGED) / file.name
+
+
+def keep(run: Path, file: Path, outcome: Outcome) -> None:
+    """Keep the result of a trial.
+
+    Args:
+        run: its run directory.
+        file: what `result_file` returned.
+        outcome: how it ended; nothing is kept of one that failed otherwise.
+
+    Raises:
+        ClbenchError: a file cannot be read or written.
+    """
+    source = run / FILE_NAME
+    if outcome is Outcome.DIVERGED and source.exists():
+        RunResult.load(source).save(diverged_file(file))
+        file.unlink(missing_ok=True)
+    elif outcome is Outcome.DONE:
+        collect([(source, RunResult.load(source))], file.parent)
+        diverged_file(file).unlink(missing_ok=True)
+
+
+def write_trials(out: Path, content: Mapping[str, Any]) -> None:
+    """Write what is known so far.
+
+    Raises:
+        ClbenchError: the file cannot be written.
+    """
+    write_atomic(out / FILE, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
+
+
+def read_trials(out: Path) -> dict[str, Any] | None:
+    """What an earlier search wrote; None if there was none.
+
+    Raises:
+        ClbenchError: the file is damaged or no such file.
+    """
+    path = out / FILE
+    try:
+        content = load_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ClbenchError(f"{path} cannot be read ({error}): put it back or delete it") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ClbenchError(f"{path} was not written by this version of clbench tune")
+    return content
