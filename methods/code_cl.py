@@ -52,6 +52,8 @@ class CODECL(Method):
     """
 
     name: ClassVar[str] = "code_cl"
+    title: ClassVar[str] = "CODE-CL"
+    family: ClassVar[str] = "Projected gradients and steps"
     paper: ClassVar[str] = "https://arxiv.org/abs/2411.15235"
     disjoint_classes: ClassVar[bool] = True
 

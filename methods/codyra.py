@@ -47,6 +47,8 @@ class CoDyRA(Method):
     """
 
     name: ClassVar[str] = "codyra"
+    title: ClassVar[str] = "CoDyRA"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2412.01004"
     transient: ClassVar[frozenset[str]] = frozenset({"texts", "thresholds"})
 

@@ -46,6 +46,8 @@ class ConDU(Method):
     """
 
     name: ClassVar[str] = "condu"
+    title: ClassVar[str] = "ConDU"
+    family: ClassVar[str] = "Merging"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.10705"
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})
     transient: ClassVar[frozenset[str]] = frozenset({"start"})

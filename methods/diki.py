@@ -47,6 +47,8 @@ class DIKI(Method):
     """
 
     name: ClassVar[str] = "diki"
+    title: ClassVar[str] = "DIKI"
+    family: ClassVar[str] = "Experts and prompts"
     paper: ClassVar[str] = "https://arxiv.org/abs/2407.05342"
     traits: ClassVar[frozenset[str]] = frozenset(
         {"answers-change-at-end", "resumes-through-begin-task"}

@@ -51,6 +51,8 @@ class DMNSP(Method):
     """
 
     name: ClassVar[str] = "dmnsp"
+    title: ClassVar[str] = "DMNSP"
+    family: ClassVar[str] = "Projected gradients and steps"
     paper: ClassVar[str] = "https://iccv.thecvf.com/virtual/2025/poster/2466"
 
     coefficients: Tensor

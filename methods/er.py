@@ -44,6 +44,8 @@ class ER(Method):
     """
 
     name: ClassVar[str] = "er"
+    title: ClassVar[str] = "Experience replay"
+    family: ClassVar[str] = "Replay"
     paper: ClassVar[str] = "https://arxiv.org/abs/1902.10486"
     needs: ClassVar[frozenset[str]] = frozenset({"replay"})
     disjoint_classes: ClassVar[bool] = True

@@ -39,6 +39,8 @@ class EWC(Method):
     """
 
     name: ClassVar[str] = "ewc"
+    title: ClassVar[str] = "EWC"
+    family: ClassVar[str] = "Weights held or averaged"
     paper: ClassVar[str] = "https://arxiv.org/abs/1612.00796"
     transient: ClassVar[frozenset[str]] = frozenset({"start"})
 

@@ -27,6 +27,8 @@ class Finetune(Method):
     """
 
     name: ClassVar[str] = "finetune"
+    title: ClassVar[str] = "Fine-tuning"
+    family: ClassVar[str] = "Baselines"
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.06628"
 
     def __init__(self, *, label_smoothing: LabelSmoothing = 0.2) -> None:

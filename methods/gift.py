@@ -51,6 +51,8 @@ class GIFT(Method):
     """
 
     name: ClassVar[str] = "gift"
+    title: ClassVar[str] = "GIFT"
+    family: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "https://arxiv.org/abs/2503.04229"
     needs: ClassVar[frozenset[str]] = frozenset({"reference-images"})
     transient: ClassVar[frozenset[str]] = frozenset({"start"})

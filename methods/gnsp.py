@@ -55,6 +55,8 @@ class GNSP(Method):
     """
 
     name: ClassVar[str] = "gnsp"
+    title: ClassVar[str] = "GNSP"
+    family: ClassVar[str] = "Projected gradients and steps"
     paper: ClassVar[str] = "https://arxiv.org/abs/2507.19839"
     needs: ClassVar[frozenset[str]] = frozenset({"reference-images"})
 

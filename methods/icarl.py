@@ -55,6 +55,8 @@ class ICaRL(Method):
     """
 
     name: ClassVar[str] = "icarl"
+    title: ClassVar[str] = "iCaRL"
+    family: ClassVar[str] = "Replay"
     paper: ClassVar[str] = "https://arxiv.org/abs/1611.07725"
     needs: ClassVar[frozenset[str]] = frozenset({"replay"})
     transient: ClassVar[frozenset[str]] = frozenset({"judge"})

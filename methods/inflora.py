@@ -50,6 +50,8 @@ class InfLoRA(Method):
     """
 
     name: ClassVar[str] = "inflora"
+    title: ClassVar[str] = "InfLoRA"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2404.00228"
 
     def __init__(  # noqa: PLR0913 - the signature is the schema

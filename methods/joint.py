@@ -31,6 +31,8 @@ class Joint(Method):
     """
 
     name: ClassVar[str] = "joint"
+    title: ClassVar[str] = "Joint training"
+    family: ClassVar[str] = "Baselines"
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.06628"
     needs: ClassVar[frozenset[str]] = frozenset({"all-data"})
     traits: ClassVar[frozenset[str]] = frozenset({"trains-at-once"})

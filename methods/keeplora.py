@@ -49,6 +49,8 @@ class KeepLoRA(Method):
     """
 
     name: ClassVar[str] = "keeplora"
+    title: ClassVar[str] = "KeepLoRA"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2601.19659"
 
     def __init__(  # noqa: PLR0913 - the signature is the schema

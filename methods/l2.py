@@ -30,6 +30,8 @@ class L2(Method):
     """
 
     name: ClassVar[str] = "l2"
+    title: ClassVar[str] = "L2 to the start"
+    family: ClassVar[str] = "Weights held or averaged"
     paper: ClassVar[str] = "https://arxiv.org/abs/1612.00796"
     transient: ClassVar[frozenset[str]] = frozenset({"start"})
 

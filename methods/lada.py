@@ -49,6 +49,8 @@ class LADA(Method):
     """
 
     name: ClassVar[str] = "lada"
+    title: ClassVar[str] = "LADA"
+    family: ClassVar[str] = "Classifiers on features"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.23271"
     disjoint_classes: ClassVar[bool] = True
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})

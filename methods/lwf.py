@@ -41,6 +41,8 @@ class LwF(Method):
     """
 
     name: ClassVar[str] = "lwf"
+    title: ClassVar[str] = "LwF"
+    family: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "https://arxiv.org/abs/1606.09282"
     transient: ClassVar[frozenset[str]] = frozenset({"teacher"})
 

@@ -42,6 +42,8 @@ class LwFVR(Method):
     """
 
     name: ClassVar[str] = "lwf_vr"
+    title: ClassVar[str] = "LwF-VR"
+    family: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "https://arxiv.org/abs/2207.09248"
     transient: ClassVar[frozenset[str]] = frozenset({"teacher"})
 

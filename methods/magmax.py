@@ -44,6 +44,8 @@ class MagMax(Method):
     """
 
     name: ClassVar[str] = "magmax"
+    title: ClassVar[str] = "MagMax"
+    family: ClassVar[str] = "Merging"
     paper: ClassVar[str] = "https://arxiv.org/abs/2407.06322"
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})
 

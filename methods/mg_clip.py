@@ -57,6 +57,8 @@ class MGCLIP(Method):
     """
 
     name: ClassVar[str] = "mg_clip"
+    title: ClassVar[str] = "MG-CLIP"
+    family: ClassVar[str] = "Classifiers on features"
     paper: ClassVar[str] = "https://arxiv.org/abs/2507.09118"
     disjoint_classes: ClassVar[bool] = True
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end", "compares-candidates"})

@@ -41,6 +41,8 @@ class MiLoRA(Method):
     """
 
     name: ClassVar[str] = "milora"
+    title: ClassVar[str] = "MiLoRA"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.09044"
 
     def __init__(

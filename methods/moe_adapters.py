@@ -67,6 +67,8 @@ class MoEAdapters(Method):
     """
 
     name: ClassVar[str] = "moe_adapters"
+    title: ClassVar[str] = "MoE-Adapters"
+    family: ClassVar[str] = "Experts and prompts"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.11549"
     needs: ClassVar[frozenset[str]] = frozenset({"reference-images"})
     traits: ClassVar[frozenset[str]] = frozenset(

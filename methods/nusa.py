@@ -51,6 +51,8 @@ class NuSA(Method):
     """
 
     name: ClassVar[str] = "nusa"
+    title: ClassVar[str] = "NuSA-CL"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2510.21175"
 
     ranks: Tensor

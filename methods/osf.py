@@ -39,6 +39,8 @@ class OSF(Method):
     """
 
     name: ClassVar[str] = "osf"
+    title: ClassVar[str] = "OSF"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2504.07097"
 
     def __init__(

@@ -47,6 +47,8 @@ class RAIL(Method):
     """
 
     name: ClassVar[str] = "rail"
+    title: ClassVar[str] = "RAIL"
+    family: ClassVar[str] = "Classifiers on features"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.18868"
     traits: ClassVar[frozenset[str]] = frozenset({"trains-nothing", "compares-candidates"})
 

@@ -39,6 +39,8 @@ class SnD(Method):
     """
 
     name: ClassVar[str] = "snd"
+    title: ClassVar[str] = "SnD"
+    family: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "https://arxiv.org/abs/2403.09296"
     needs: ClassVar[frozenset[str]] = frozenset({"reference-images"})
     transient: ClassVar[frozenset[str]] = frozenset({"first", "last"})

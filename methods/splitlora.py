@@ -43,6 +43,8 @@ class SplitLoRA(Method):
     """
 
     name: ClassVar[str] = "splitlora"
+    title: ClassVar[str] = "SplitLoRA"
+    family: ClassVar[str] = "Low-rank updates and subspaces"
     paper: ClassVar[str] = "https://arxiv.org/abs/2505.22370"
 
     def __init__(

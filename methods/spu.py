@@ -49,6 +49,8 @@ class SPU(Method):
     """
 
     name: ClassVar[str] = "spu"
+    title: ClassVar[str] = "SPU"
+    family: ClassVar[str] = "Replay"
     paper: ClassVar[str] = "https://arxiv.org/abs/2308.12462"
     disjoint_classes: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"replay"})

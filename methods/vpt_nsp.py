@@ -62,6 +62,8 @@ class VPTNSP(Method):
     """
 
     name: ClassVar[str] = "vpt_nsp"
+    title: ClassVar[str] = "VPT-NSP"
+    family: ClassVar[str] = "Projected gradients and steps"
     paper: ClassVar[str] = "https://arxiv.org/abs/2406.05658"
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})
     transient: ClassVar[frozenset[str]] = frozenset({"projections", "anchors", "texts"})

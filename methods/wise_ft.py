@@ -44,6 +44,8 @@ class WiSEFT(Method):
     """
 
     name: ClassVar[str] = "wise_ft"
+    title: ClassVar[str] = "WiSE-FT"
+    family: ClassVar[str] = "Weights held or averaged"
     paper: ClassVar[str] = "https://arxiv.org/abs/2109.01903"
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})
     transient: ClassVar[frozenset[str]] = frozenset({"before", "importance"})

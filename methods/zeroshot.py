@@ -23,6 +23,8 @@ class ZeroShot(Method):
     """
 
     name: ClassVar[str] = "zeroshot"
+    title: ClassVar[str] = "Zero-shot CLIP"
+    family: ClassVar[str] = "Baselines"
     paper: ClassVar[str] = "https://arxiv.org/abs/2103.00020"
 
     traits: ClassVar[frozenset[str]] = frozenset({"trains-nothing"})

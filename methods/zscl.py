@@ -48,6 +48,8 @@ class ZSCL(Method):
     """
 
     name: ClassVar[str] = "zscl"
+    title: ClassVar[str] = "ZSCL"
+    family: ClassVar[str] = "Distillation"
     paper: ClassVar[str] = "https://arxiv.org/abs/2303.06628"
     needs: ClassVar[frozenset[str]] = frozenset({"reference-images", "reference-texts"})
     traits: ClassVar[frozenset[str]] = frozenset({"answers-change-at-end"})

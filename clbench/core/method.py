@@ -66,7 +66,11 @@ class Method(nn.Module, ABC):
     """
 
     name: ClassVar[str]
-    """Registry key, file name, recipe name and table row."""
+    """Registry key, file name, recipe name, and what result files say."""
+    title: ClassVar[str] = ""
+    """What reports call the method, as papers write it; its name if empty."""
+    family: ClassVar[str] = ""
+    """The group in which reports list the method."""
     paper: ClassVar[str]
     """URL of the paper."""
     needs: ClassVar[frozenset[str]] = frozenset()
