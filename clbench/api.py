@@ -40,6 +40,7 @@ from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
 from clbench.launch.quantities import parse_resources
+from clbench.naming import titled
 from clbench.report.notebook import NotebookDisplay
 from clbench.report.papers.published import papers
 from clbench.report.run_files import publish
@@ -359,7 +360,8 @@ def find_results(paths: Sequence[Path]) -> list[RunResult]:
 
 def find_runs(paths: Sequence[Path]) -> list[tuple[Path, RunResult]]:
     """As `find_results`, each result with the file it was read from."""
-    return [(file, require_sound(file)) for file in result_files(paths)]
+    files = result_files(paths)
+    return list(zip(files, titled(map(require_sound, files)), strict=True))
 
 
 def result_files(paths: Sequence[Path]) -> list[Path]:

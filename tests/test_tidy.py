@@ -36,7 +36,7 @@ def test_all_runs_are_one_tidy_frame(folder: Path) -> None:
     assert frame.columns.to_list() == list(COLUMNS)
     assert len(frame) == 4 * 4 * 3, "a row per run, step and task"
     assert not frame.duplicated(["path", "step", "task"]).any()
-    assert frame["label"].unique().tolist() == ["nusa (rank=8)", "nusa (rank=64)", "lora"]
+    assert frame["label"].unique().tolist() == ["NuSA-CL (rank=8)", "NuSA-CL (rank=64)", "LoRA"]
     run = frame[frame["path"] == str((folder / "run1").resolve())]
     (row,) = run.query("after == 'clocks' and task == 'arrows'").to_dict("records")
     assert row["accuracy"] == pytest.approx(0.75)

@@ -15,14 +15,20 @@ from clbench.cli.options import (
     Backbone,
     Benchmark,
     CacheFolder,
+    Columns,
     Fresh,
+    Labels,
     Logger,
     Precision,
+    Preset,
     Quick,
     Quiet,
     Root,
     RunsDir,
     Settings,
+    ShownMethods,
+    Sort,
+    labels_of,
     settings_of,
 )
 from clbench.core.errors import ClbenchError
@@ -121,6 +127,8 @@ def run(
     epilog="Examples: clbench report runs/mini --out tables | "
     "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
     "clbench report runs/mini --out tables --figures --html | "
+    "clbench report runs/mtil --columns transfer,last --sort last --label nusa=Ours | "
+    "clbench report runs/mtil --out tables --figures --methods nusa,zscl --preset paper | "
     "clbench report runs/mtil zscl.csv mine.csv --out tables",
 )
 @command
@@ -151,14 +159,21 @@ def report(
     page: Annotated[
         bool, typer.Option("--html", help="Also write index.html: everything on one page.")
     ] = False,
+    methods: ShownMethods = None,
+    columns: Columns = None,
+    sort: Sort = None,
+    label: Labels = None,
+    preset: Preset = None,
 ) -> None:
     """Build tables (Markdown, CSV, LaTeX, HTML), figures and a page from finished runs."""
     if out is None and (figures or page):
         raise ClbenchError("--figures and --html write files: name a folder with --out")
     from clbench import api
+    from clbench.naming import labelled, names_among
     from clbench.report.console import comparisons_console, foreign_console, published_console
     from clbench.report.tables.comparison import compare_methods
     from clbench.report.tables.foreign import read_foreign
+    from clbench.report.tables.grid import make_view
     from clbench.report.write import write_report
 
     foreign = [read_foreign(path) for path in runs if path.suffix == ".csv"]
@@ -168,11 +183,14 @@ def report(
             "--figures, --html, --compare and --published are about runs: name some, too"
         )
     found = api.find_runs(paths)
-    results = [result for _, result in found]
+    results = labelled([result for _, result in found], labels_of(label))
+    found = list(zip([path for path, _ in found], results, strict=True))
+    chosen = names_among(methods, results)
+    view = make_view(chosen, columns, sort, preset)
     comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
     deviation = api.recipe_deviation if published else None
     if results:
-        show_results(results)
+        show_results(results, view=view)
     if foreign:
         console().print(foreign_console(results, foreign))
     console().print(comparisons_console(comparisons))
@@ -183,6 +201,7 @@ def report(
             "comparisons": comparisons,
             "deviation": deviation,
             "foreign": foreign,
+            "view": view,
         }
         written = write_report(results, out, **tables)
         if figures or page:

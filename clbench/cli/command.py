@@ -23,6 +23,7 @@ from clbench.engine.process.environment import UnheardError, follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
+    from clbench.report.tables.grid import View
 
 P = ParamSpec("P")
 PROGRAMS = frozenset({"clbench", "cli"})
@@ -55,15 +56,20 @@ def _is_silent(error: ClbenchError) -> bool:
     return follows() and not isinstance(error, UnheardError)
 
 
-def show_results(results: list[RunResult], *, matrices: bool = False) -> None:
+def show_results(
+    results: list[RunResult], *, matrices: bool = False, view: View | None = None
+) -> None:
     """Print the summary tables, and every matrix if asked for."""
+    from clbench.naming import titled
     from clbench.report.console import matrix_console, render_console
+    from clbench.report.tables.grid import WHOLE
 
     out = console()
     for result in results if matrices else ():
         out.print(f"{result.method.name}, seed {result.seed}: accuracy in percent", style="bold")
         out.print(matrix_console(result.matrix, out.width))
-    out.print(render_console(results))
+    shown = titled(results) if view is None else results
+    out.print(render_console(shown, view or WHOLE))
 
 
 def directories(results: list[RunResult], runs_dir: Path) -> list[Path]:

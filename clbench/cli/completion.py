@@ -77,6 +77,20 @@ def loggers(incomplete: str) -> list[str]:
     return _next_of_list(["csv", "tensorboard", "wandb"], incomplete)
 
 
+def columns(incomplete: str) -> list[str]:
+    """Columns of the summary, with commas between."""
+    from clbench.report.tables.grid import column_names
+
+    return _next_of_list(column_names(), incomplete)
+
+
+def presets(incomplete: str) -> list[str]:
+    """Choices of columns."""
+    from clbench.report.tables.grid import PRESETS
+
+    return _starting(PRESETS, incomplete)
+
+
 def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS

@@ -305,12 +305,13 @@ def _forecast(grid: Grid, probe: Console | None) -> None:
 
 
 def _write(results: list[RunResult], runs_dir: Path, out: Path) -> None:
+    from clbench.naming import titled
     from clbench.report.run_files import collect
     from clbench.report.write import write_report
 
     files = [path / "result.json" for path in directories(results, runs_dir)]
     collect(list(zip(files, results, strict=True)), out / "results")
-    write_report(results, out)
+    write_report(titled(results), out)
     say(f"tables: {out}")
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from clbench.cli import completion
+from clbench.core.errors import ClbenchError
 
 RunsDir = Annotated[
     Path, typer.Option("--runs-dir", help="Folder in which run directories are created.")
@@ -166,6 +167,70 @@ Probe = Annotated[
         rich_help_panel=LAUNCHING,
     ),
 ]
+
+LAYOUT = "What is shown"
+ShownMethods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        help="Names with commas between: the rows of tables, and what stands out in figures and "
+        "on the page.",
+        show_default="all; in figures the baselines and the best of each family",
+        autocompletion=completion.method_list,
+        rich_help_panel=LAYOUT,
+    ),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the summary with commas between, e.g. transfer,last.",
+        show_default="all that hold something",
+        autocompletion=completion.columns,
+        rich_help_panel=LAYOUT,
+    ),
+]
+Sort = Annotated[
+    str | None,
+    typer.Option(
+        help="Column by which methods are sorted, the best first.",
+        show_default="by name, those that store nothing first",
+        autocompletion=completion.columns,
+        rich_help_panel=LAYOUT,
+    ),
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        help="NAME=TITLE: what a method is called, e.g. nusa=NuSA-CL. Repeatable.",
+        show_default="the title that its class declares",
+        rich_help_panel=LAYOUT,
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the summary: paper (few), or full.",
+        show_default="full",
+        autocompletion=completion.presets,
+        rich_help_panel=LAYOUT,
+    ),
+]
+
+
+def labels_of(assignments: list[str] | None) -> dict[str, str]:
+    """What ``--label`` says: name of a method to its title.
+
+    Raises:
+        ClbenchError: one is no assignment.
+    """
+    labels = {}
+    for text in assignments or ():
+        name, equals, title = text.partition("=")
+        if not equals:
+            raise ClbenchError(f"--label {text!r}: expected NAME=TITLE, e.g. nusa=NuSA-CL")
+        labels[name.strip()] = title.strip()
+    return labels
 
 
 def settings_of(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.grid import Cell, Grid, matrix_grid, percent
+from clbench.report.formats.cells import Cell, Grid
+from clbench.report.formats.render import to_markdown
+from clbench.report.tables.grid import matrix_grid, percent
 from clbench.report.tables.groups import comparable_groups
-from clbench.report.tables.render import to_markdown
 
 _TITLES = {
     "transfer": "Transfer",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -14,11 +15,11 @@ from rich.text import Text
 
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
+from clbench.report.formats.cells import BEST, SECOND, Grid
 from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
 from clbench.report.tables.comparison import Comparison, comparison_grid
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
-from clbench.report.tables.frames import summary_table
-from clbench.report.tables.grid import BEST, CONSOLE_KEYS, SECOND, Grid, percent, summary_grid
+from clbench.report.tables.grid import CONSOLE_KEYS, WHOLE, View, percent, summary_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
 from clbench.report.tables.published import (
     Deviation,
@@ -37,20 +38,27 @@ _HEAT = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 3
 """From low to high: dark violet, blue, teal, green, yellow, in order of increasing lightness."""
 
 
-def render_console(results: Iterable[RunResult]) -> ConsoleReport:
+def render_console(results: Iterable[RunResult], view: View = WHOLE) -> ConsoleReport:
     """The summary tables of runs for the terminal, one per group of comparable runs.
+
+    Args:
+        results: runs of any benchmarks.
+        view: which methods and columns are shown, and in which order.
 
     Raises:
         ClbenchError: there are no results, or two contradict each other.
     """
-    return ConsoleReport(comparable_groups(results))
+    groups = comparable_groups(results)
+    shown = [replace(group, results=tuple(view.shown(group.results))) for group in groups]
+    return ConsoleReport([group for group in shown if group.results], view)
 
 
 class ConsoleReport:
     """Summary tables that leave out costs where the terminal is narrow; print with rich."""
 
-    def __init__(self, groups: Sequence[ComparableGroup]) -> None:
+    def __init__(self, groups: Sequence[ComparableGroup], view: View) -> None:
         self.groups = groups
+        self.view = view
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for group in self.groups:
@@ -58,10 +66,11 @@ class ConsoleReport:
             for line in (group.reason, *group.notes):
                 if line:
                     yield Text(line)
-            summary = summary_table(group.results)
-            whole = summary_grid(summary, group.setting, CONSOLE_KEYS)
-            for shown in range(len(CONSOLE_KEYS), 1, -1):
-                grid = summary_grid(summary, group.setting, CONSOLE_KEYS[:shown])
+            summary = self.view.summary(group.results)
+            keys = self.view.columns or CONSOLE_KEYS
+            grid = whole = summary_grid(summary, group.setting, keys)
+            for shown in range(len(keys), 0, -1):
+                grid = summary_grid(summary, group.setting, keys[:shown])
                 if _width(grid) <= options.max_width:
                     break
             yield to_rich(grid)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.result import RunResult
+from clbench.report.formats.render import to_html
 from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import comparable_groups
-from clbench.report.tables.render import to_html
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,11 +8,11 @@ from pathlib import Path
 from clbench.core.files import write_atomic
 from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
 from clbench.core.results.result import RunResult
+from clbench.report.formats.render import to_markdown
 from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import file_name
 from clbench.report.tables.matrix_csv import write_matrix_csv
-from clbench.report.tables.render import to_markdown
 
 
 def publish(result: RunResult, folder: Path) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from clbench.core.files import write_atomic
 from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
-from clbench.report.tables.collection import group_tables, spanning_tables, summary_document
+from clbench.report.formats.render import to_markdown
+from clbench.report.tables.collection import (
+    group_tables,
+    spanning_tables,
+    summary_document,
+)
 from clbench.report.tables.comparison import Comparison
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
-from clbench.report.tables.grid import matrix_grid
+from clbench.report.tables.grid import WHOLE, View, matrix_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name, method_runs
 from clbench.report.tables.matrix_csv import format_matrix_csv
 from clbench.report.tables.published import Deviation
-from clbench.report.tables.render import to_markdown
 
 
 def write_report(
@@ -25,6 +30,7 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
+    view: View = WHOLE,
 ) -> list[Path]:
     """Write summary, per-task tables and matrices as Markdown, CSV, LaTeX and HTML.
 
@@ -40,6 +46,7 @@ def write_report(
         deviation: if given, published numbers are put beside the measured ones; says in which
             way a run was not made with its recipe.
         foreign: matrices from elsewhere, to be put beside the runs with the same tasks.
+        view: which methods and columns are shown, and in which order.
 
     Returns:
         The files written.
@@ -48,7 +55,9 @@ def write_report(
         ClbenchError: there are neither results nor foreign matrices, two results contradict each
             other, or a file cannot be written.
     """
-    files = report_files(results, comparisons=comparisons, deviation=deviation, foreign=foreign)
+    files = report_files(
+        results, comparisons=comparisons, deviation=deviation, foreign=foreign, view=view
+    )
     for name, text in files.items():
         write_atomic(out / name, text)
     return [out / name for name in files]
@@ -60,20 +69,23 @@ def report_files(
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
+    view: View = WHOLE,
 ) -> dict[str, str]:
     """What `write_report` writes: path inside the folder to text."""
     results = list(results)
-    groups = comparable_groups(results) if results or not foreign else []
+    every = comparable_groups(results) if results or not foreign else []
+    groups = [replace(group, results=tuple(view.shown(group.results))) for group in every]
+    groups = [group for group in groups if group.results]
     files: dict[str, str] = {}
     for group in groups:
-        folder = f"{group.name}/" if len(groups) > 1 else ""
-        tables = group_tables(group, comparisons, deviation)
+        folder = f"{group.name}/" if len(every) > 1 else ""
+        tables = group_tables(group, comparisons, deviation, view)
         written = {name: text for table in tables for name, text in table.files().items()}
         files |= {folder + name: text for name, text in (written | _matrices(group)).items()}
     spanning = [*spanning_tables(groups), *foreign_tables(groups, foreign)]
     files |= {name: text for table in spanning for name, text in table.files().items()}
-    if len(groups) > 1:
-        tables = [*spanning, *(summary_document(group) for group in groups)]
+    if len(every) > 1:
+        tables = [*spanning, *(summary_document(group, view) for group in groups)]
         files["summary.md"] = "\n".join(table.markdown() for table in tables)
     return files
 

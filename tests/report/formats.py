@@ -17,6 +17,27 @@ def read_markdown(text: str) -> Rows:
 
 
 def read_latex(text: str) -> Rows:
+    """The whole table, whatever parts it is set in; titles of blocks are left out."""
+    columns: dict[tuple[str, ...], Rows] = {}
+    for part in re.split(r"^\\par\\medskip$", text, flags=re.MULTILINE):
+        head, *rows = _latex_rows(part)
+        columns.setdefault(tuple(head), [head]).extend(rows)
+    first, *others = columns.values()
+    return [
+        [*row, *(cell for other in others for cell in other[i][1:])] for i, row in enumerate(first)
+    ]
+
+
+def without_blocks(rows: Rows) -> Rows:
+    """Rows without the column of titles of blocks, if that is the first."""
+    named = [row[0] for row in rows[1:]]
+    blocks = rows[0][0] == "" and not all(named)
+    return [row[1:] for row in rows] if blocks else rows
+
+
+def _latex_rows(text: str) -> Rows:
+    stacked = re.compile(r"\\begin\{tabular\}\[t\]\{@\{\}l@\{\}\}(.*?)\\end\{tabular\}")
+    text = stacked.sub(lambda match: match[1].replace("\\\\", " "), text)
     lines = [line for line in text.splitlines() if re.search(r"(?<!\\)&", line)]
     lines = [line for line in lines if not line.startswith("%")]
     cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
@@ -35,11 +56,13 @@ def without_sections(rows: Rows) -> Rows:
 
 
 def _plain(cell: str) -> str:
-    text = re.sub(r"\\(?:textbf|underline)\{(.*)\}", r"\1", cell.strip())
+    text = re.sub(r"\\(?:textbf|underline|rotatebox\{90\})\{(.*)\}", r"\1", cell.strip())
     commands = {
         r"$-$": "-",
         r"$\pm$": "±",
         r"$\Delta$": "Δ",
+        r"$\dagger$": "†",
+        r"$\ddagger$": "‡",
         r"\textasciitilde{}": "~",
         r"\textasciicircum{}": "^",
     }

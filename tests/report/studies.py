@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from clbench import registry
 from clbench.core.results.result import EffectiveRankRecord, RunResult
 from clbench.core.task import Setting
+from clbench.naming import titled
 from tests.made_up import make_result
 
 MTIL = (
@@ -26,7 +29,7 @@ MTIL = (
 ZERO_SHOT = (24.3, 88.4, 68.2, 44.6, 54.9, 71.0, 88.5, 59.4, 89.0, 64.7, 65.2)
 LEARNED = (58.0, 96.0, 88.0, 79.0, 98.5, 97.0, 92.5, 99.4, 94.5, 89.0, 82.0)
 # Method: accuracy lost per task on learned and on unseen tasks, seconds, growth of the rank.
-TRAITS = {
+TRAITS: dict[str, tuple[float, float, float, float | None]] = {
     "zeroshot": (0.0, 0.0, 0.0, None),
     "finetune": (2.6, 2.2, 1400.0, 0.004),
     "lora": (1.6, 1.0, 2100.0, 0.006),
@@ -46,7 +49,25 @@ def mtil_study(
     seeds: Sequence[int] = (0, 1, 2), methods: Sequence[str] = tuple(TRAITS)
 ) -> list[RunResult]:
     """Every method with every seed on the eleven data sets."""
-    return [_mtil_run(method, seed) for method in methods for seed in seeds]
+    numbers = {method: number for number, method in enumerate(TRAITS)}
+    return [_mtil_run(m, seed, TRAITS[m], numbers[m]) for m in methods for seed in seeds]
+
+
+def wide_study(seeds: Sequence[int] = (0,), shared: bool = True) -> list[RunResult]:
+    """Every method of clbench on the eleven data sets, with its title and family."""
+    runs = []
+    for number, name in enumerate(registry.method_names()):
+        lost, unseen = 0.2 + (7 * number % 33) / 15, 0.1 + (11 * number % 33) / 18
+        traits = TRAITS.get(name, (lost, unseen, 900.0 + 250 * number, 0.0001 * (number + 1)))
+        cls = registry.method(name)
+        needs = tuple(sorted(cls.needs))
+        stores = number % 3 and traits[-1] is not None
+        storing = {"stored": 30_000_000 * number if stores else 0}
+        reference = {"reference": "ConceptualCaptions: 100,000 pairs"} if needs else {}
+        provenance = {"launch": {"shared": True}} if shared else {}
+        changes = {"needs": needs, "provenance": provenance, **storing, **reference}
+        runs += [_mtil_run(name, seed, traits, number, **changes) for seed in seeds]
+    return titled(runs)
 
 
 def incremental_study(steps: int = 50, seeds: Sequence[int] = (0, 1, 2)) -> list[RunResult]:
@@ -107,9 +128,14 @@ def with_ranks(result: RunResult, growth: float) -> RunResult:
     return result.model_copy(update={"effective_rank": record})
 
 
-def _mtil_run(method: str, seed: int) -> RunResult:
-    lost, unseen, seconds, growth = TRAITS[method]
-    number = list(TRAITS).index(method)
+def _mtil_run(
+    method: str,
+    seed: int,
+    traits: tuple[float, float, float, float | None],
+    number: int,
+    **changes: Any,
+) -> RunResult:
+    lost, unseen, seconds, growth = traits
     noise = np.random.default_rng([number, seed]).normal(0, 0.4, (12, 11)) * (growth is not None)
     values = np.empty((12, 11))
     for t in range(12):
@@ -120,16 +146,12 @@ def _mtil_run(method: str, seed: int) -> RunResult:
     values = np.clip((values + noise * (np.arange(12) > 0)[:, None]) / 100, 0, 1)
     counts = (3333, 1736, 10000, 1880, 5400, 6149, 25250, 10000, 3669, 8041, 21751)
     exact = np.round(values * counts) / counts
-    run = make_result(
-        method,
-        seed,
-        exact.tolist(),
-        tasks=MTIL,
-        counts=counts,
-        benchmark="mtil",
-        training_seconds=seconds,
-        trainable=0 if growth is None else 1_572_864,
-        stored=0 if growth is None else 5000,
-        peak_memory_bytes=9_000_000_000,
-    )
+    costs: dict[str, Any] = {
+        "training_seconds": seconds,
+        "trainable": 0 if growth is None else 1_572_864,
+        "stored": 0 if growth is None else 5000,
+        "peak_memory_bytes": 9_000_000_000,
+    }
+    place: dict[str, Any] = {"tasks": MTIL, "counts": counts, "benchmark": "mtil"}
+    run = make_result(method, seed, exact.tolist(), **{**place, **costs, **changes})
     return run if growth is None else with_ranks(run, growth * (1 + 0.05 * seed))

@@ -150,7 +150,7 @@ def test_storage_free_methods_stand_apart(make_result: MakeResult, tmp_path: Pat
         make_result("zeroshot", values=[VALUES[0]] * 4, trainable=0, stored=0),
     )
     names = list(rows(out))
-    assert names == ["zeroshot", "*Storage-free*", "free", "*With storage*", *names[4:]]
+    assert names == ["Zero-shot CLIP", "*Storage-free*", "free", "*With storage*", *names[4:]]
     assert names[4:] == ["keeps", "outside", "replay"]
     assert "Storage-free methods keep nothing" in (out / "summary.md").read_text()
     table = pd.read_csv(out / "summary.csv", index_col="method")

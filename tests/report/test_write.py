@@ -15,9 +15,10 @@ import pytest
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.grid import BEST, SECOND, Cell, Grid
+from clbench.report.formats.cells import BEST, SECOND, Cell, Grid
+from clbench.report.formats.latex import to_latex
+from clbench.report.formats.render import to_markdown
 from clbench.report.tables.matrix_csv import read_matrix_csv
-from clbench.report.tables.render import to_latex, to_markdown
 from clbench.report.write import write_report
 
 MakeResult = Callable[..., RunResult]
@@ -138,6 +139,7 @@ def test_markdown_is_aligned_and_escaped() -> None:
 
 def test_latex_is_escaped() -> None:
     assert to_latex(GRID) == (
+        "{\\noindent\\setlength{\\tabcolsep}{6pt}%\n"
         "\\begin{tabular}{lr}\n"
         "\\toprule\n"
         "Method & 50\\% \\& up \\\\\n"
@@ -147,5 +149,5 @@ def test_latex_is_escaped() -> None:
         "\\textasciitilde{}x\\textasciicircum{}\\{2\\}\\textbackslash{}y & \\underline{2.0} \\\\\n"
         "\\#1 <i> & -- \\\\\n"
         "\\bottomrule\n"
-        "\\end{tabular}\n"
+        "\\end{tabular}}\n"
     )

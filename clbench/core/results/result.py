@@ -112,6 +112,24 @@ class MethodRecord(Record):
     paper: str = ""
     decides_by_batch: bool = False
     source: str = ""
+    _title: str = ""
+    _family: str = ""
+
+    @property
+    def title(self) -> str:
+        """What reports call the method: its name, unless it was `called` something else."""
+        return self._title or self.name
+
+    @property
+    def family(self) -> str:
+        """The group in which reports list the method; empty if it is not known."""
+        return self._family
+
+    def called(self, title: str, family: str) -> MethodRecord:
+        """The record with a title and a family for reports, which no file holds."""
+        record = self.model_copy()
+        record._title, record._family = title, family
+        return record
 
 
 class BackboneRecord(Record):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -32,13 +32,15 @@ _SLACK: Final = 0.08
 _ENCODERS: Final = {"text": "Text encoder", "vision": "Image encoder"}
 
 
-def draw_sequence(results: Sequence[RunResult]) -> Figure | None:
+def draw_sequence(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Accuracy of every task after each learned task, one panel per task.
 
     All panels span the same number of points, so slopes compare. The shaded part comes before the
     task is learned; the dotted line is zero-shot; bands are sample standard deviations.
     """
-    series, _ = make_series(results)
+    series, _ = make_series(results, chosen)
     tasks = results[0].benchmark.tasks
     shown = shown_tasks(len(tasks))
     reference = zero_shot_row(results)
@@ -72,9 +74,11 @@ def draw_sequence(results: Sequence[RunResult]) -> Figure | None:
     return figure
 
 
-def draw_incremental(results: Sequence[RunResult]) -> Figure | None:
+def draw_incremental(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Class-incremental runs: accuracy on all classes seen, and final accuracy of every step."""
-    series, fixed = make_series(results)
+    series, fixed = make_series(results, chosen)
     series = [*series, *fixed]
     steps = np.arange(1.0, len(results[0].benchmark.tasks) + 1)
     figure = new_figure(WIDTH, 2.9)
@@ -93,9 +97,11 @@ def draw_incremental(results: Sequence[RunResult]) -> Figure | None:
     return figure
 
 
-def draw_ranks(results: Sequence[RunResult]) -> Figure | None:
+def draw_ranks(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Effective rank of the attention weights, where runs recorded it; bands as in accuracies."""
-    series, _ = make_series(results)
+    series, _ = make_series(results, chosen)
     encoders = [e for e in _ENCODERS if any(one.ranks(e) is not None for one in series)]
     if not encoders:
         return None
@@ -135,18 +141,22 @@ def _curve(ax: Axes, one: Series, values: Array, x: Array | None = None, *, shif
     x = np.arange(float(len(mean))) if x is None else x
     band = spread(values)
     if np.isfinite(band).any():
-        ax.fill_between(
+        filled = ax.fill_between(
             x, mean - band, mean + band, color=one.style.colour, alpha=0.18, linewidth=0
         )
+        filled.set_visible(one.chosen)
+        one.tag(filled, "band")
     every = max(1, len(mean) // 6)
-    ax.plot(
-        x,
-        mean,
-        color=one.style.colour,
-        linestyle=one.style.dash,
-        marker=one.style.marker,
-        markevery=(shift % every, every),
+    above = 2.2 if one.chosen else 1.8
+    ink: dict[str, Any] = {"color": one.style.colour, "zorder": above}
+    width = 1.1 if one.chosen else 0.6
+    (line,) = ax.plot(x, mean, linestyle=one.style.dash, linewidth=width, **ink)
+    (marks,) = ax.plot(
+        x, mean, linestyle="", marker=one.style.marker, markevery=(shift % every, every), **ink
     )
+    marks.set_visible(one.chosen)
+    one.tag(line, "line")
+    one.tag(marks, "marks")
 
 
 def _range(values: Sequence[Array], reference: Array, j: int) -> tuple[float, float]:
@@ -167,8 +177,10 @@ def _whole_numbers(count: int) -> MaxNLocator:
 
 
 def _legend(figure: Figure, series: Sequence[Series], *, zero_shot: bool = False) -> None:
+    series = [one for one in series if one.chosen]
     labels = short_labels([one.label for one in series], _LEGEND)
     handles = [one.style.handle() for one in series]
     if zero_shot:
         labels, handles = [*labels, "zero-shot"], [*handles, Line2D([], [], **REFERENCE_LINE)]
-    add_legend(figure, handles, labels, figure.get_figwidth())
+    if labels:
+        add_legend(figure, handles, labels, figure.get_figwidth())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clbench.core.files import write_atomic
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.figures.chosen import default_choice
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class DrawnFigure:
     figure: Figure
 
 
-def draw_figures(group: ComparableGroup) -> Iterator[DrawnFigure]:
+def draw_figures(
+    group: ComparableGroup, chosen: Collection[str] | None = None
+) -> Iterator[DrawnFigure]:
     """Draw every figure that the runs of a group have numbers for."""
     for name in figure_names(group.results):
-        drawn = draw_figure(name, group.results)
+        drawn = draw_figure(name, group.results, chosen)
         if drawn is not None:
             yield drawn
 
@@ -49,32 +52,45 @@ def figure_names(results: Sequence[RunResult]) -> list[str]:
     return list(_kinds(results))
 
 
-def draw_figure(name: str, results: Sequence[RunResult]) -> DrawnFigure | None:
+def draw_figure(
+    name: str, results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> DrawnFigure | None:
     """Draw one figure of runs that may be compared; None if they have no numbers for it.
 
     Args:
         name: one of `figure_names`.
         results: the runs.
+        chosen: names of the methods that stand out; None chooses for many methods.
     """
     # matplotlib takes half a second to import.
     from clbench.report.figures.style import figure_settings, settle
 
     title, caption, draw = _kinds(results)[name]
     with figure_settings():
-        figure = draw(results)
+        figure = draw(results, default_choice(results) if chosen is None else chosen)
         if figure is None:
             return None
         settle(figure)
     return DrawnFigure(name, title, caption, figure)
 
 
-def draw_all(results: Iterable[RunResult]) -> dict[str, list[DrawnFigure]]:
+def draw_all(
+    results: Iterable[RunResult], chosen: Collection[str] | None = None
+) -> dict[str, list[DrawnFigure]]:
     """The figures of all groups of runs, by the name of the group.
+
+    Args:
+        results: runs of any benchmarks.
+        chosen: names of the methods that stand out, others are grey; None chooses the baselines
+            and the best of each family where there are many.
 
     Raises:
         ClbenchError: there are no results, or two contradict each other.
     """
-    return {group.name: list(draw_figures(group)) for group in comparable_groups(results)}
+    groups = comparable_groups(results)
+    if chosen is None:
+        chosen = default_choice(result for group in groups for result in group.results)
+    return {group.name: list(draw_figures(group, chosen)) for group in groups}
 
 
 def write_figures(figures: Mapping[str, Sequence[DrawnFigure]], out: Path) -> list[Path]:
@@ -110,7 +126,7 @@ def write_figure(drawn: DrawnFigure, folder: Path) -> list[Path]:
     return paths
 
 
-Draw = Callable[[Sequence[RunResult]], "Figure | None"]
+Draw = Callable[[Sequence[RunResult], Collection[str]], "Figure | None"]
 
 
 def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:

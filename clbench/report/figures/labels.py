@@ -58,15 +58,18 @@ class Mark:
         return math.sqrt(self.area) / 2
 
 
-def name_marks(figure: Figure, ax: Axes, marks: Sequence[Mark]) -> list[Annotation]:
+def name_marks(
+    figure: Figure, ax: Axes, marks: Sequence[Mark], others: Sequence[Mark] = ()
+) -> list[Annotation]:
     """Write names where they cover neither marker, bar, line nor another name, if possible.
 
-    Figure and axes must be complete but for the names.
+    Figure and axes must be complete but for the names. Names may cover `others` if they must.
     """
     figure.draw_without_rendering()
     scale = figure.dpi / 72
     taken = [box for mark in marks for box in _boxes(ax, mark, scale)]
     taken += [line.get_window_extent().padded(scale) for line in ax.lines]
+    faint = [box for mark in others for box in _boxes(ax, mark, scale)[:1]]
     frame = ax.get_window_extent()
     names = []
     for mark, text in zip(marks, short_labels([mark.name for mark in marks], _WIDTH), strict=True):
@@ -76,7 +79,7 @@ def name_marks(figure: Figure, ax: Axes, marks: Sequence[Mark]) -> list[Annotati
             for reach, (right, up) in itertools.product(_REACH, _DIRECTIONS)
         ]
         # The first of the best: free if there is a free one, near and to the right if possible.
-        best = min(places, key=lambda place: _covered(_moved(label, *place), taken, frame))
+        best = min(places, key=lambda place: _covered(_moved(label, *place), taken, faint, frame))
         taken.append(_moved(label, *best))
         names.append(label)
     return names
@@ -95,11 +98,14 @@ def _boxes(ax: Axes, mark: Mark, scale: float) -> list[Bbox]:
     ]
 
 
-def _covered(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> int:
+def _covered(
+    box: Bbox, taken: Sequence[Bbox], faint: Sequence[Bbox], frame: Bbox
+) -> tuple[int, int]:
     """How many objects a name would cover; leaving the frame costs more than all of them."""
     outside = not (frame.x0 <= box.x0 and box.x1 <= frame.x1)
     outside |= not (frame.y0 <= box.y0 and box.y1 <= frame.y1)
-    return int(box.count_overlaps(taken)) + (len(taken) + 1) * outside
+    covered = int(box.count_overlaps(taken)) + (len(taken) + 1) * outside
+    return covered, int(box.count_overlaps(faint)) if faint else 0
 
 
 def _moved(label: Annotation, right: int, up: int, distance: float) -> Bbox:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -21,14 +21,18 @@ COLOUR_MAP: Final = "cividis"
 READABLE: Final = 12
 """Most tasks whose cells hold a number; with more tasks, axes count them instead of naming them."""
 _PANELS_PER_ROW: Final = 2
+_FEW: Final = 8
+"""Of more panels, one more stands in a row."""
 _NAME: Final = 14
 _TITLE: Final = 36
 
 
-def draw_matrices(results: Sequence[RunResult]) -> Figure | None:
+def draw_matrices(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Mean accuracy over seeds; a line separates learned tasks from later ones."""
-    series, _ = make_series(results)
-    panels = [(one.label, one.values.mean(axis=0)) for one in series]
+    series, _ = make_series(results, chosen)
+    panels = [(one.label, one.values.mean(axis=0)) for one in series if one.chosen]
     panels = [(label, values) for label, values in panels if not np.isnan(values).all()]
     if not panels:
         return None
@@ -60,16 +64,19 @@ def _layout(panels: int, rows: int, named: bool) -> tuple[Figure, list[Axes], Ax
 
     Where the panels do not fill their rows, the gap is put above: labels stand below the last row.
     """
-    columns = min(_PANELS_PER_ROW, panels)
+    small = panels > _FEW
+    columns = min(_PANELS_PER_ROW + small, panels)
     lines = math.ceil(panels / columns)
-    height = lines * (0.24 * rows + 0.25 if named else 2.9) + (1.2 if named else 0.6)
+    cell = 0.18 if small else 0.24
+    height = lines * (cell * rows + 0.25 if named else 2.9) + (1.2 if named else 0.6)
     figure = new_figure(WIDTH if columns > 1 else NARROW, height, wspace=0.03, hspace=0.02)
     axes = list(figure.subplots(lines, columns, squeeze=False).flat)
     if len(axes) == panels:
         return figure, axes, None
-    key = axes.pop(1)
-    key.set_axis_off()
-    return figure, axes, key
+    gaps = [axes.pop(columns - 1 - k) for k in range(len(axes) - panels)]
+    for gap in gaps:
+        gap.set_axis_off()
+    return figure, axes, gaps[-1]
 
 
 def _limits(matrices: Sequence[Array]) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from textwrap import wrap
 from typing import Final
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.figures.chosen import MANY
 from clbench.report.figures.labels import Mark, name_marks
 from clbench.report.figures.series import Series, half_interval, make_series, spread
 from clbench.report.figures.style import (
@@ -22,7 +23,6 @@ from clbench.report.figures.style import (
     MUTED,
     NARROW,
     REFERENCE_LINE,
-    LineStyle,
     new_figure,
     short_labels,
 )
@@ -30,6 +30,8 @@ from clbench.report.tables.grid import short_time
 
 _AREA: Final = (18.0, 320.0)
 """Marker areas in square points for no cost and for the highest."""
+NAMES: Final = "names"
+"""What the names of markers are called, so that a page can place its own."""
 _LABEL: Final = 28
 _AXES: Final = {
     Setting.CLASS_INCREMENTAL: (("average", "Avg"), ("last", "Last")),
@@ -38,12 +40,14 @@ _AXES: Final = {
 }
 
 
-def draw_tradeoff(results: Sequence[RunResult]) -> Figure | None:
+def draw_tradeoff(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Transfer (class- and domain-incremental: Avg) against Last; area is training time.
 
     Bars are sample standard deviations over seeds; dotted lines mark methods that train nothing.
     """
-    series, fixed = make_series(results)
+    series, fixed = make_series(results, chosen)
     setting = results[0].benchmark.setting
     (x_key, x_name), (y_key, y_name) = _AXES.get(setting, _AXES[None])
     most = max((one.training_seconds for one in series), default=0.0)
@@ -51,11 +55,12 @@ def draw_tradeoff(results: Sequence[RunResult]) -> Figure | None:
     drawn = [(one, mark) for one, mark in drawn if math.isfinite(mark.x + mark.y)]
     if not drawn:
         return None
-    figure = new_figure(NARROW, 3.5)
+    figure = new_figure(NARROW, 3.5 if len(drawn) <= MANY else 4.2)
     ax = figure.subplots()
     for one, mark in sorted(drawn, key=lambda pair: -pair[1].area):
-        _draw_mark(ax, one.style, mark)
-    marks = [mark for _, mark in drawn]
+        _draw_mark(ax, one, mark)
+    marks = [mark for one, mark in drawn if one.chosen]
+    others = [mark for one, mark in drawn if not one.chosen]
     for still in fixed[:1]:
         mark = replace(_mark(still, x_key, y_key, most), area=_AREA[0], x_bar=0.0, y_bar=0.0)
         if math.isfinite(mark.x + mark.y):
@@ -65,29 +70,37 @@ def draw_tradeoff(results: Sequence[RunResult]) -> Figure | None:
     ax.set(xlabel=f"{x_name}, %", ylabel=f"{y_name}, %")
     ax.margins(0.16)
     _cost_legend(figure, most)
-    name_marks(figure, ax, marks)
+    for name in name_marks(figure, ax, marks, others):
+        name.set_gid(NAMES)
     return figure
 
 
-def draw_forgetting(results: Sequence[RunResult]) -> Figure | None:
+def draw_forgetting(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> Figure | None:
     """Forgetting of every method with its 95 % t-interval over seeds; dots are seeds."""
-    series, _ = make_series(results)
+    series, _ = make_series(results, chosen)
     known = [(one, one.summary("forgetting")) for one in series]
     known = [(one, values) for one, values in known if np.isfinite(values).all()]
     if not known:
         return None
     known.sort(key=lambda pair: float(pair[1].mean()))
-    figure = new_figure(NARROW, 0.75 + 0.34 * len(known))
+    many = len(known) > MANY
+    figure = new_figure(NARROW, 0.75 + (0.19 if many else 0.34) * len(known))
     ax = figure.subplots()
     for i, (one, values) in enumerate(known):
         mean, half = float(values.mean()), half_interval(values)
-        ax.barh(i, mean, 0.62, color=one.style.colour, alpha=0.55, edgecolor=one.style.colour)
+        (bar,) = ax.barh(
+            i, mean, 0.62, color=one.style.colour, alpha=0.55, edgecolor=one.style.colour
+        )
+        one.tag(bar, "bar")
         if math.isfinite(half):
             ax.errorbar(mean, i, xerr=half, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2.5)
         offsets = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
         ax.scatter(values, i + np.asarray(offsets), 7, color=INK, linewidth=0, zorder=4)
-    labels = short_labels([one.label for one, _ in known], 2 * _LABEL)
-    names = ["\n".join(wrap(label, _LABEL, max_lines=2, placeholder="…")) for label in labels]
+    lines = 1 if many else 2
+    labels = short_labels([one.label for one, _ in known], lines * _LABEL)
+    names = ["\n".join(wrap(text, _LABEL, max_lines=lines, placeholder="…")) for text in labels]
     ax.set_yticks(range(len(known)), names)
     ax.set_ylim(len(known) - 0.45, -0.55)
     ax.axvline(0, color=INK, linewidth=0.6)
@@ -105,9 +118,10 @@ def _mark(one: Series, x_key: str, y_key: str, most: float) -> Mark:
     return Mark(one.label, float(x.mean()), float(y.mean()), area, *bars)
 
 
-def _draw_mark(ax: Axes, style: LineStyle, mark: Mark) -> None:
+def _draw_mark(ax: Axes, one: Series, mark: Mark) -> None:
+    style = one.style
     if not math.isnan(mark.x_bar + mark.y_bar):
-        ax.errorbar(
+        _, _, bars = ax.errorbar(
             mark.x,
             mark.y,
             mark.y_bar,
@@ -117,7 +131,10 @@ def _draw_mark(ax: Axes, style: LineStyle, mark: Mark) -> None:
             elinewidth=0.9,
             zorder=2,
         )
-    ax.scatter(
+        for bar in bars:
+            bar.set_visible(one.chosen)
+            one.tag(bar, "spread")
+    marker = ax.scatter(
         mark.x,
         mark.y,
         mark.area,
@@ -125,8 +142,9 @@ def _draw_mark(ax: Axes, style: LineStyle, mark: Mark) -> None:
         marker=style.marker,
         edgecolor="white",
         linewidth=0.7,
-        zorder=3,
+        zorder=3 if one.chosen else 2,
     )
+    one.tag(marker, "mark")
 
 
 def _area(seconds: float, most: float) -> float:

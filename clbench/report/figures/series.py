@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,14 @@ from clbench.core.results.result import RunResult
 from clbench.report.tables.groups import method_runs
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+
     from clbench.report.figures.style import LineStyle
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
+TAG = "row-"
+"""What the names of artists begin with that belong to a row of the tables."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,19 @@ class Series:
         label: as in their row of the tables.
         results: one per seed.
         style: how the method is drawn in every figure.
+        number: of its row among those of the group.
+        chosen: whether it stands out.
     """
 
     label: str
     results: tuple[RunResult, ...]
     style: LineStyle
+    number: int = 0
+    chosen: bool = True
+
+    def tag(self, artist: Artist, kind: str) -> None:
+        """Name an artist after its row and what it is, so that a page can find it."""
+        artist.set_gid(f"{TAG}{self.number}-{kind}")
 
     @property
     def matrices(self) -> list[AccuracyMatrix]:
@@ -66,19 +78,30 @@ class Series:
         return float(np.mean([result.cost.training_seconds for result in self.results]))
 
 
-def make_series(results: Sequence[RunResult]) -> tuple[list[Series], list[Series]]:
-    """Series of the methods that change the model, and of those that never do."""
+def make_series(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None
+) -> tuple[list[Series], list[Series]]:
+    """Series of the methods that change the model, and of those that never do.
+
+    Args:
+        results: comparable runs.
+        chosen: names of the methods that stand out; None for all. The others are grey.
+    """
     from clbench.report.figures.style import line_styles
 
     rows = method_runs(results)
-    changing = [row for row in rows if not all(map(_never_changes, row.results))]
-    fixed = [row for row in rows if row not in changing]
-    styles = line_styles(len(rows))
+    fixed = [all(map(_never_changes, row.results)) for row in rows]
+    stands_out = [chosen is None or row.results[0].method.name in chosen for row in rows]
+    # The first styles are those that are told apart best.
+    order = sorted(range(len(rows)), key=lambda i: (not stands_out[i], fixed[i]))
+    styles = dict(zip(order, line_styles(len(rows)), strict=True))
     series = [
-        Series(row.label, row.results, style)
-        for row, style in zip([*changing, *fixed], styles, strict=True)
+        Series(row.label, row.results, s if out else s.faint(), number, out)
+        for number, (row, s, out) in enumerate(
+            zip(rows, map(styles.__getitem__, range(len(rows))), stands_out, strict=True)
+        )
     ]
-    return series[: len(changing)], series[len(changing) :]
+    return [s for s in series if not fixed[s.number]], [s for s in series if fixed[s.number]]
 
 
 def zero_shot_row(results: Sequence[RunResult]) -> Array:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import matplotlib
@@ -28,6 +28,8 @@ RULE: Final = "#c4c9d0"
 """Grid lines and shading, exchanged likewise."""
 MUTED: Final = "#7a828e"
 """Reference lines; readable on white and on black."""
+FAINT: Final = "#b3bac5"
+"""Methods that do not stand out, exchanged likewise."""
 REFERENCE_LINE: Final[dict[str, Any]] = {
     "color": MUTED,
     "linestyle": (0, (1, 1.5)),
@@ -38,6 +40,8 @@ COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e
 """Okabe and Ito's palette without black and yellow, which vanish on dark and on white paper."""
 DASHES: Final = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (9, 2)))
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+LEGEND: Final = "legend-of-methods"
+"""What the legend is called, so that a page can show one of its own."""
 DPI: Final = 200
 FORMATS: Final = ("svg", "pdf", "png")
 
@@ -93,6 +97,10 @@ class LineStyle:
     colour: str
     dash: Any
     marker: str
+
+    def faint(self) -> LineStyle:
+        """The style of a method that does not stand out."""
+        return replace(self, colour=FAINT, dash="-")
 
     def handle(self, **options: Any) -> Line2D:
         """A line for a legend."""
@@ -170,9 +178,10 @@ def add_legend(
     columns = math.ceil(len(labels) / rows)
     # A label that begins with an underscore would be left out.
     texts = [f" {label}" if label.startswith("_") else label for label in labels]
-    figure.legend(
+    legend = figure.legend(
         list(handles), texts, loc="outside lower center", ncols=columns, columnspacing=1.4
     )
+    legend.set_gid(LEGEND)
 
 
 class ReportFigure(Figure):

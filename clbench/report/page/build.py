@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from clbench.report.page.runs import matrices, palette, provenance, script_json
 from clbench.report.page.tables import page_table
 from clbench.report.tables.collection import group_tables, spanning_tables
 from clbench.report.tables.foreign import foreign_tables
+from clbench.report.tables.grid import WHOLE, View
 from clbench.report.tables.groups import comparable_groups
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def write_page(
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
+    view: View = WHOLE,
 ) -> Path:
     """Write the page of a set of runs.
 
@@ -49,6 +52,7 @@ def write_page(
         comparisons: see `write_report`.
         deviation: see `write_report`.
         foreign: see `write_report`.
+        view: columns and order of the tables; its methods are chosen at first, all are there.
 
     Returns:
         The file.
@@ -59,7 +63,12 @@ def write_page(
     """
     path = out / FILE_NAME
     text = page_html(
-        results, figures=figures, comparisons=comparisons, deviation=deviation, foreign=foreign
+        results,
+        figures=figures,
+        comparisons=comparisons,
+        deviation=deviation,
+        foreign=foreign,
+        view=view,
     )
     write_atomic(path, text)
     return path
@@ -72,6 +81,7 @@ def page_html(
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
+    view: View = WHOLE,
 ) -> str:
     """The text of the page; the same runs give the same text, whatever their order.
 
@@ -83,6 +93,7 @@ def page_html(
     groups = comparable_groups(results)
     drawn = draw_all(r for g in groups for r in g.results) if figures is None else figures
     accuracies = [matrices(group) for group in groups]
+    whole = replace(view, methods=None)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -99,7 +110,7 @@ def page_html(
                 "labels": list(grids["methods"]),
                 "tables": [
                     page_table(document)
-                    for document in group_tables(group, comparisons, deviation)
+                    for document in group_tables(group, comparisons, deviation, whole)
                     if document.grid.rows
                 ],
                 "figures": _figures(number, drawn[group.name]),

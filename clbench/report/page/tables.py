@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.documents import TableDocument
-from clbench.report.tables.grid import Cell, Grid
 
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "min": 60.0, "h": 3600.0}
 _NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(?: ± \S+)?(?: (k|M|G|min|h)?(?:B|s)?)?$")

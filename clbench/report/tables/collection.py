@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from clbench.core.task import Setting
 from clbench.report.tables.comparison import Comparison, comparison_grid
 from clbench.report.tables.documents import TableDocument
-from clbench.report.tables.frames import per_task_table, per_task_values, summary_table
-from clbench.report.tables.grid import per_task_grid, summary_grid
+from clbench.report.tables.frames import per_task_table, per_task_values
+from clbench.report.tables.grid import WHOLE, View, per_task_grid, summary_grid
 from clbench.report.tables.groups import ComparableGroup, file_name
 from clbench.report.tables.published import (
     Deviation,
@@ -63,30 +63,32 @@ def group_tables(
     group: ComparableGroup,
     comparisons: Sequence[Comparison] = (),
     deviation: Deviation | None = None,
+    view: View = WHOLE,
 ) -> list[TableDocument]:
     """All tables of comparable runs, the summary first."""
-    tables = _group_tables(group)
-    tables += [_comparison_table(c) for c in comparisons if c.group == group]
+    tables = _group_tables(group, view)
+    tables += [_comparison_table(c) for c in comparisons if c.group.name == group.name]
     return tables + ([] if deviation is None else [_published_table(group, deviation)])
 
 
-def _group_tables(group: ComparableGroup) -> list[TableDocument]:
+def _group_tables(group: ComparableGroup, view: View) -> list[TableDocument]:
+    labels = list(view.summary(group.results).index)
     per_task = TableDocument(
         "per-task",
         group.title,
-        per_task_grid(per_task_table(group.results)),
+        per_task_grid(per_task_table(group.results, labels)),
         per_task_values(group.results),
         _warnings(group),
         [_PER_TASK_NOTE],
         index=False,
     )
-    return [summary_document(group), per_task]
+    return [summary_document(group, view), per_task]
 
 
-def summary_document(group: ComparableGroup) -> TableDocument:
+def summary_document(group: ComparableGroup, view: View = WHOLE) -> TableDocument:
     """The summary table, with the notes that explain its columns."""
-    table = summary_table(group.results)
-    grid = summary_grid(table, group.setting)
+    table = view.summary(group.results)
+    grid = summary_grid(table, group.setting, view.columns)
     notes = [_NOTE]
     if group.setting is Setting.CLASS_INCREMENTAL:
         notes.append(_CLASS_INCREMENTAL_NOTE)

@@ -13,7 +13,8 @@ import pandas as pd
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.correctness import disagreement, read_rows
 from clbench.core.results.result import RunResult
-from clbench.report.tables.grid import Cell, Grid, percent
+from clbench.report.formats.cells import Cell, Grid
+from clbench.report.tables.grid import percent
 from clbench.report.tables.groups import ComparableGroup, MethodRuns, comparable_groups, method_runs
 from clbench.report.tables.paired import (
     CONFIDENCE,
@@ -55,9 +56,15 @@ class Comparison:
         """What is compared, for a heading."""
         listed = ", ".join(map(str, self.seeds))
         return (
-            f"{self.methods[0]} minus {self.methods[1]}: {self.group.title}, "
+            f"{self.labels[0]} minus {self.labels[1]}: {self.group.title}, "
             f"n = {len(self.seeds)} (seed{'s' if len(self.seeds) > 1 else ''} {listed})"
         )
+
+    @property
+    def labels(self) -> tuple[str, str]:
+        """The titles of the methods."""
+        titles = {result.method.name: result.method.title for result in self.group.results}
+        return titles[self.methods[0]], titles[self.methods[1]]
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -130,7 +137,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
         )
         rows.append(tuple(Cell(text) for text in cells))
     interval = f"{100 * CONFIDENCE:.0f} % interval"
-    header = ("", "n", "Images", *comparison.methods, "Difference", interval, "p", "p (Holm)")
+    header = ("", "n", "Images", *comparison.labels, "Difference", interval, "p", "p (Holm)")
     metrics = int(comparison.table["p"].isna().sum())
     return Grid(header, tuple(rows), (False, *[True] * (len(header) - 1)), frozenset({metrics}))
 

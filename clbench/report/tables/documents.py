@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from clbench.core.foreign.names import escape_markdown, to_cell
-from clbench.report.tables.grid import Grid
-from clbench.report.tables.render import to_html, to_latex, to_markdown
+from clbench.report.formats.cells import Grid
+from clbench.report.formats.latex import PACKAGES, to_latex
+from clbench.report.formats.render import to_html, to_markdown
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class TableDocument:
         return f"## {escape_markdown(self.title)}\n\n{above}{to_markdown(self.grid)}{below}"
 
     def latex(self) -> str:
-        r"""A ``tabular`` for ``\input``, with title and warnings as comments."""
-        lines = [self.title, *self.warnings, r"needs \usepackage{booktabs}"]
+        r"""One or several ``tabular`` for ``\input``, with title and warnings as comments."""
+        lines = [self.title, *self.warnings, f"needs {PACKAGES}"]
         # A line break in a name would end the comment.
         comments = "".join(f"% {' '.join(line.split())}\n" for line in lines)
         return comments + to_latex(self.grid)

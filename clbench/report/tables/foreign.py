@@ -16,9 +16,10 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.files import write_atomic
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Setting
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import summary_table
-from clbench.report.tables.grid import Cell, Grid, summary_grid
+from clbench.report.tables.grid import summary_grid
 from clbench.report.tables.groups import ComparableGroup
 from clbench.report.tables.matrix_csv import COMMENT, format_matrix_csv, read_matrix_csv
 

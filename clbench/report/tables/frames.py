@@ -62,8 +62,14 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
     return frame
 
 
-def per_task_table(results: Sequence[RunResult]) -> pd.DataFrame:
+def per_task_table(
+    results: Sequence[RunResult], labels: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Transfer, Avg and Last of every task, averaged over seeds, as papers print them.
+
+    Args:
+        results: comparable runs.
+        labels: all rows of `summary_table` in the order they are to have; None leaves theirs.
 
     Returns:
         Index: (metric, method). Columns: `kind` and `n` as in `summary_table`, one per task,
@@ -75,6 +81,8 @@ def per_task_table(results: Sequence[RunResult]) -> pd.DataFrame:
     """
     tasks = list(results[0].benchmark.tasks)
     rows = _rows(results)
+    if labels is not None:
+        rows.sort(key=lambda row: labels.index(row.label))
     index, values = [], []
     for metric in rows[0].matrices[0].per_task():
         summary_key = "average" if metric == "incremental" else metric
@@ -96,19 +104,19 @@ def per_task_values(results: Sequence[RunResult]) -> pd.DataFrame:
     Returns:
         Columns: `metric`, `method`, `task`, `images` (test images), `n` (seeds), `mean`, `std`.
     """
-    rows = _rows(results)
+    rows = [(row, [matrix.per_task() for matrix in row.matrices]) for row in _rows(results)]
     records = [
         {
             "metric": metric,
             "method": row.label,
             "task": task,
             "images": images,
-            "n": len(row.matrices),
-            "mean": _mean(matrix.per_task()[metric][j] for matrix in row.matrices),
-            "std": _std(matrix.per_task()[metric][j] for matrix in row.matrices),
+            "n": len(seeds),
+            "mean": _mean(values[metric][j] for values in seeds),
+            "std": _std(values[metric][j] for values in seeds),
         }
-        for metric in rows[0].matrices[0].per_task()
-        for row in rows
+        for metric in rows[0][1][0]
+        for row, seeds in rows
         for j, (task, images) in enumerate(
             zip(results[0].benchmark.tasks, results[0].accuracy.counts, strict=True)
         )

@@ -1,54 +1,34 @@
-"""Printed tables, independent of the format: cells of text with the best ones marked."""
+"""Data frames as printed tables: which columns, how their numbers look, which are the best."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.formats.cells import BEST, SECOND, Cell, Grid
 from clbench.report.papers.published import abbreviation
-from clbench.report.tables.frames import METHOD, STORAGE_FREE, STORING
+from clbench.report.tables.frames import (
+    KINDS,
+    METHOD,
+    STORAGE_FREE,
+    STORING,
+    summary_table,
+)
 
-BEST = "best"
-SECOND = "second"
 _TITLES = {
     "transfer": "Transfer",
     "average": "Avg",
     "last": "Last",
     "incremental": "After step",
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A printed value; an empty text is a missing one. `mark` is `BEST`, `SECOND` or empty."""
-
-    text: str
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A printed table.
-
-    Attributes:
-        header: column titles.
-        rows: cells, as many per row as there are titles.
-        numeric: for each column, whether it is aligned to the right.
-        rules: indices of rows that begin a new block.
-        sections: titles of blocks, by the index of their first row.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    numeric: tuple[bool, ...]
-    rules: frozenset[int] = frozenset()
-    sections: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,6 +110,9 @@ SUMMARY_COLUMNS = (
     Column("peak_memory_bytes", "Peak memory", _bytes),
     Column("training_seconds", "Training", short_time),
 )
+_COLUMNS = {column.key: column for column in SUMMARY_COLUMNS}
+LABEL = "method"
+"""What the column with the titles of rows is called."""
 CONSOLE_KEYS = (
     "n",
     "transfer",
@@ -140,6 +123,11 @@ CONSOLE_KEYS = (
     "stored",
     "training_seconds",
 )
+PRESETS: dict[str, tuple[str, ...] | None] = {
+    "full": None,
+    "paper": ("transfer", "average", "last", "forgetting", "stored"),
+}
+"""Columns of the summary by the name of their choice."""
 _CLASS_INCREMENTAL_OMITS = ("transfer", "backward_transfer", "transfer_delta", "last_delta")
 
 
@@ -147,20 +135,19 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
     """Print `summary_table`: mean and spread in percent, best and second best marked.
 
     Columns without any value are left out. Where some methods store something and
-    others do not, the two kinds are blocks with a title; the best are those of both.
+    others do not, and the table is not sorted by a column, the two kinds are blocks with a title;
+    the best are those of both.
 
     Args:
         table: from `clbench.report.tables.frames.summary_table`.
         setting: decides which metrics are defined.
-        keys: columns to print; None prints all.
+        keys: columns to print, in this order; None prints all.
     """
     omit = _CLASS_INCREMENTAL_OMITS if setting is Setting.CLASS_INCREMENTAL else ()
     columns = [
         column
-        for column in SUMMARY_COLUMNS
-        if column.key not in omit
-        and (keys is None or column.key in keys)
-        and any(not _missing(value) for value in table[column.key])
+        for column in (_COLUMNS.values() if keys is None else map(_COLUMNS.__getitem__, keys))
+        if column.key not in omit and any(not _missing(value) for value in table[column.key])
     ]
     ranked = (table["kind"] == METHOD).to_list()
     cells = [[Cell(str(label)) for label in table.index]]
@@ -177,6 +164,95 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
     rules = frozenset({first_method, *sections} - {0})
     header = ("Method", *(column.title for column in columns))
     return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules, sections)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which methods and columns tables show, and in which order.
+
+    Attributes:
+        methods: their names; None shows all.
+        columns: keys of the summary's columns, in their order; None shows all.
+        sort: key of the column by which methods are sorted, the best first, or `LABEL`; None
+            sorts them by name, those that store nothing first.
+    """
+
+    methods: frozenset[str] | None = None
+    columns: tuple[str, ...] | None = None
+    sort: str | None = None
+
+    def shown(self, results: Sequence[RunResult]) -> list[RunResult]:
+        """The runs of the methods that are shown."""
+        return [r for r in results if self.methods is None or r.method.name in self.methods]
+
+    def summary(self, results: Sequence[RunResult]) -> pd.DataFrame:
+        """`summary_table` of some runs in the order in which they are shown.
+
+        References and upper bounds stay at the top, unknown values come last.
+        """
+        table = summary_table(results)
+        if self.sort is None:
+            return table
+        kinds = table["kind"].map(KINDS.index)
+        if self.sort == LABEL:
+            values = pd.Series(table.index.str.casefold(), index=table.index)
+        else:
+            values = table[self.sort].replace("", math.nan)
+        rising = self.sort == LABEL or _COLUMNS[self.sort].better <= 0
+        order = pd.DataFrame({"kind": kinds, "value": values}).sort_values(
+            ["kind", "value"], ascending=[True, rising], kind="stable"
+        )
+        return table.loc[order.index]
+
+
+WHOLE = View()
+"""Everything, in the usual order."""
+
+
+def make_view(
+    methods: Iterable[str] | None, columns: str | None, sort: str | None, preset: str | None
+) -> View:
+    """The view that a user asked for.
+
+    Args:
+        methods: their names.
+        columns: with commas between, by their key or title, upper case or lower.
+        sort: one of them.
+        preset: one of `PRESETS`, in place of columns.
+
+    Raises:
+        ClbenchError: there is no such column or preset, or both are given.
+    """
+    if preset is not None and preset not in PRESETS:
+        raise unknown_name("preset", preset, PRESETS)
+    if preset is not None and columns is not None:
+        raise ClbenchError("--preset and --columns both choose columns: give one of them")
+    keys = None if preset is None else PRESETS[preset]
+    if columns is not None:
+        found = [_column_key(name) for name in columns.split(",") if name.strip()]
+        # The titles of the rows are always the first column.
+        keys = tuple(dict.fromkeys(key for key in found if key != LABEL))
+        if not keys:
+            raise ClbenchError(f"--columns {columns!r}: expected columns, e.g. transfer,last")
+    return View(
+        None if methods is None else frozenset(methods),
+        keys,
+        None if sort is None else _column_key(sort),
+    )
+
+
+def column_names() -> list[str]:
+    """What `make_view` calls the columns."""
+    return [LABEL, *_COLUMNS]
+
+
+def _column_key(name: str) -> str:
+    plain = name.strip().casefold().replace("-", "_").replace(" ", "_")
+    titles = {column.title.casefold().replace(" ", "_"): key for key, column in _COLUMNS.items()}
+    known = {**titles, **{key: key for key in column_names()}}
+    if plain not in known:
+        raise unknown_name("column", name.strip(), column_names())
+    return known[plain]
 
 
 def per_task_grid(table: pd.DataFrame) -> Grid:
@@ -214,9 +290,9 @@ def matrix_grid(table: pd.DataFrame) -> Grid:
 
 
 def _sections(ranked: Sequence[bool], storage_free: Sequence[bool]) -> dict[int, str]:
-    """Titles of the blocks of methods, which are sorted; none if all are of one kind."""
+    """Titles of the blocks of methods; none if all are of one kind, or the kinds are mixed."""
     kinds = [free for free, use in zip(storage_free, ranked, strict=True) if use]
-    if len(set(kinds)) < 2:
+    if len(set(kinds)) < 2 or kinds != sorted(kinds, reverse=True):
         return {}
     first = ranked.index(True)
     return {first: STORAGE_FREE, first + kinds.index(False): STORING}

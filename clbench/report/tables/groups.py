@@ -77,8 +77,8 @@ class MethodRuns:
     """The runs of one method with one set of hyper-parameters: a row of a table.
 
     Attributes:
-        label: the method's name, with the hyper-parameters in which its rows differ.
-        slug: the same for file names, without hyper-parameters.
+        label: the method's title, with the hyper-parameters in which its rows differ.
+        slug: its name for file names, with the hash of the settings if there are several.
         results: one per seed, in the order of the seeds.
     """
 
@@ -145,22 +145,23 @@ def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
     for (method, _), seeds in rows.items():
         variants.setdefault(method, []).append(_choices(next(iter(seeds.values()))))
     return sorted(
-        (_method_runs(method, seeds, variants[method]) for (method, _), seeds in rows.items()),
+        (_method_runs(seeds, variants[method]) for (method, _), seeds in rows.items()),
         key=lambda row: (row.results[0].method.name, _natural(row.label)),
     )
 
 
 def _method_runs(
-    method: str, seeds: Mapping[int, RunResult], variants: Sequence[Mapping[str, Any]]
+    seeds: Mapping[int, RunResult], variants: Sequence[Mapping[str, Any]]
 ) -> MethodRuns:
     results = tuple(seeds[seed] for seed in sorted(seeds))
+    method, title = results[0].method.name, results[0].method.title
     choices = _choices(results[0])
     differing = [
         f"{key}={_text(value)}"
         for key, value in choices.items()
         if any(_dump(other.get(key)) != _dump(value) for other in variants)
     ]
-    marked = f"{method} {BY_BATCH}" if results[0].method.decides_by_batch else method
+    marked = f"{title} {BY_BATCH}" if results[0].method.decides_by_batch else title
     marked += f" {SHARED}" if any(map(_beside_others, results)) else ""
     marked += f" {UPPER}" if is_upper_bound(results[0]) else ""
     label = f"{marked} ({', '.join(differing)})" if differing else marked

@@ -10,6 +10,7 @@ import pandas as pd
 
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.papers.published import (
     PublishedNumber,
     abbreviation,
@@ -19,7 +20,6 @@ from clbench.report.papers.published import (
     plain,
     published_numbers,
 )
-from clbench.report.tables.grid import Cell, Grid
 from clbench.report.tables.groups import MethodRuns, method_runs
 
 METRICS = {"transfer": "Transfer", "average": "Avg", "last": "Last", "zero_shot_acc": "Zero-shot"}

@@ -12,8 +12,9 @@ import pandas as pd
 from clbench.core.identity import chosen_options
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.frames import KINDS, summary_table
-from clbench.report.tables.grid import Cell, Grid, summary_grid
+from clbench.report.tables.grid import summary_grid
 from clbench.report.tables.groups import ComparableGroup, file_name
 
 KEYS = ("transfer", "average", "last")

@@ -19,11 +19,11 @@ from clbench.cli.app import app
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.figures.draw import DrawnFigure
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.page.build import page_html, write_page
 from clbench.report.page.runs import script_json
 from clbench.report.page.tables import page_table, sort_value
 from clbench.report.tables.documents import TableDocument
-from clbench.report.tables.grid import Cell, Grid
 from clbench.report.write import write_report
 from tests.made_up import VALUES
 from tests.report.studies import HOSTILE, UGLY_TASKS, hostile_study, mtil_study

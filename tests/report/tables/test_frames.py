@@ -10,13 +10,14 @@ import pytest
 
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
+from clbench.report.formats.cells import BEST, SECOND, Grid
 from clbench.report.tables.frames import (
     REFERENCE_LABEL,
     per_task_table,
     per_task_values,
     summary_table,
 )
-from clbench.report.tables.grid import BEST, SECOND, Grid, per_task_grid, percent, summary_grid
+from clbench.report.tables.grid import per_task_grid, percent, summary_grid
 
 MakeResult = Callable[..., RunResult]
 HIGH = [[0.2, 0.3, 0.4], [0.9, 0.5, 0.6], [0.8, 1.0, 0.7], [0.7, 0.9, 1.0]]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from clbench.core.results.result import RunResult
+from clbench.report.formats.cells import BEST
 from clbench.report.tables.frames import (
     METHOD,
     REFERENCE,
@@ -14,7 +15,7 @@ from clbench.report.tables.frames import (
     UPPER_BOUND,
     summary_table,
 )
-from clbench.report.tables.grid import BEST, summary_grid
+from clbench.report.tables.grid import summary_grid
 from clbench.report.tables.groups import UPPER, comparable_groups
 
 MakeResult = Callable[..., RunResult]

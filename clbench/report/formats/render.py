@@ -1,25 +1,15 @@
-"""Printed tables as Markdown, LaTeX and HTML."""
+"""Printed tables as Markdown and HTML."""
 
 from __future__ import annotations
 
 import hashlib
 import html
-import re
 from collections.abc import Callable, Sequence
 
 from clbench.core.foreign.names import escape_markdown
-from clbench.report.tables.grid import BEST, SECOND, Cell, Grid
+from clbench.report.formats.cells import BEST, SECOND, Cell, Grid
 
 _CSS = {BEST: "font-weight: bold", SECOND: "text-decoration: underline"}
-_NEGATIVE = re.compile(r"(?<![\w.+-])-(?=\d)")
-_LATEX_SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    "Δ": r"$\Delta$",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
 
 
 def to_markdown(grid: Grid) -> str:
@@ -36,21 +26,6 @@ def to_markdown(grid: Grid) -> str:
     ]
     lines = [header, ruler, *body]
     return "".join(_pipe_line(line, widths, grid.numeric) for line in lines)
-
-
-def to_latex(grid: Grid) -> str:
-    r"""A ``tabular`` with booktabs rules; the document needs ``\usepackage{booktabs}``."""
-    columns = "".join("r" if right else "l" for right in grid.numeric)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule"]
-    lines += [_latex_line([escape_latex(title) for title in grid.header]), "\\midrule"]
-    for i, row in enumerate(grid.rows):
-        if i in grid.rules:
-            lines.append("\\midrule")
-        if i in grid.sections:
-            title = f"\\textit{{{escape_latex(grid.sections[i])}}}"
-            lines.append(f"\\multicolumn{{{len(row)}}}{{l}}{{{title}}} \\\\")
-        lines.append(_latex_line([_latex_cell(cell, i) for i, cell in enumerate(row)]))
-    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
 
 
 def to_html(grid: Grid) -> str:
@@ -81,15 +56,6 @@ def to_html(grid: Grid) -> str:
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-def escape_latex(text: str) -> str:
-    r"""The text with LaTeX's special characters made printable.
-
-    >>> print(escape_latex("a_b & 50%"))
-    a\_b \& 50\%
-    """
-    return "".join(_LATEX_SPECIAL.get(character, character) for character in text)
-
-
 def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
     aligned = [
         cell.rjust(width) if right else cell.ljust(width)
@@ -99,25 +65,12 @@ def _pipe_line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bo
 
 
 def _markdown_cell(cell: Cell) -> str:
-    return _marked(cell, escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
+    return marked(cell, escape_markdown, missing="", best="**{}**", second="<u>{}</u>")
 
 
-def _latex_cell(cell: Cell, column: int) -> str:
-    missing = "" if column == 0 else "--"
-    return _marked(cell, _latex_value, missing, best="\\textbf{{{}}}", second="\\underline{{{}}}")
-
-
-def _latex_value(text: str) -> str:
-    """Escaped, with a minus in place of the shorter hyphen of negative numbers."""
-    return "$-$".join(escape_latex(part) for part in _NEGATIVE.split(text))
-
-
-def _marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:
+def marked(cell: Cell, escape: Callable[[str], str], missing: str, best: str, second: str) -> str:
+    """The text of a cell, in the form for the best or the second best if it is marked."""
     if not cell.text:
         return missing
     form = {BEST: best, SECOND: second}.get(cell.mark, "{}")
     return form.format(escape(cell.text))
-
-
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(cells) + r" \\"
