@@ -52,6 +52,7 @@ def metrics(result: RunResult) -> dict[str, float]:
 
     best = [max(cell(t, j) for t in range(j, last)) for j in tasks[:-1]]
     found = {
+        "learned": np.mean([cell(t, t) for t in range(1, last + 1)]),
         "forgetting": np.mean([best[j - 1] - cell(last, j) for j in tasks[:-1]]),
         "backward_transfer": np.mean([cell(last, j) - cell(j, j) for j in tasks[:-1]]),
     }

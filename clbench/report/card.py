@@ -17,6 +17,7 @@ _TITLES = {
     "transfer": "Transfer",
     "average": "Avg",
     "last": "Last",
+    "learned": "Learned",
     "forgetting": "Forgetting",
     "zero_shot": "before training",
 }

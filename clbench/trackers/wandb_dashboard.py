@@ -24,6 +24,7 @@ METRICS = {
     "transfer": "Transfer",
     "average": "Avg",
     "last": "Last",
+    "learned": "Learned: on each task right after it",
     "forgetting": "Forgetting (lower is better)",
     "backward_transfer": "Backward transfer",
     "forward_transfer": "Forward transfer",

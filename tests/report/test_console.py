@@ -50,7 +50,8 @@ def test_costs_are_left_out_where_space_is_short_which_is_said(study: list[RunRe
     wide, narrow = (printed(render_console(study), width) for width in (120, 70))
     assert "No room" not in wide
     (line,) = [line for line in narrow.splitlines() if line.startswith("No room")]
-    left_out = line.removeprefix("No room at 70 columns for: ").partition(" (")[0].split(", ")
+    left_out = line.removeprefix("No room at 70 columns for: ").partition(" (")[0]
+    left_out = [title.strip() for title in left_out.split(", ")]
     assert left_out
     for title in ("Transfer", "Avg", "Last", "Forgetting", "Trainable", "Stored", "Training"):
         assert title in wide

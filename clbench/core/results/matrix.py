@@ -23,6 +23,7 @@ SUMMARY_KEYS = (
     "transfer",
     "average",
     "last",
+    "learned",
     "forgetting",
     "backward_transfer",
     "forward_transfer",
@@ -116,6 +117,7 @@ class AccuracyMatrix:
         """
         v = self.values
         found = {
+            "learned": metrics.learned(v),
             "forgetting": metrics.forgetting(v),
             "backward_transfer": metrics.backward_transfer(v),
         }

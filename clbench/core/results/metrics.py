@@ -70,6 +70,17 @@ def last(values: ArrayLike) -> float:
     return _mean(last_per_task(values))
 
 
+def learned(values: ArrayLike) -> float:
+    """Accuracy on each task right after it was learned, ``mean_t A[t][t]``.
+
+    Learning accuracy in the words of Riemer et al. (2019); backward transfer is what becomes of it.
+
+    >>> round(learned(EXAMPLE), 4)
+    0.9
+    """
+    return _mean(np.diagonal(_learned(values)))
+
+
 def forgetting(values: ArrayLike) -> float:
     """Loss since a task's best moment, ``mean_{j<T} (max_{j<=t<T} A[t][j] - A[T][j])``.
 

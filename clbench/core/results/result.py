@@ -29,13 +29,15 @@ from clbench.core.task import Benchmark, Setting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 """Raised whenever a key of result.json changes its meaning, or another is required.
 
 1: the first. 2: ``sha256``, the hash of everything else in the file. 3: the directory of a finished
-run has a manifest.
+run has a manifest. 4: the summary has ``learned``.
 """
-READABLE: Final = (1, 2, 3)
+READABLE: Final = (1, 2, 3, 4)
+SINCE: Final = {"learned": 4}
+"""Metrics of the summary that came later, with the first schema of files that hold them."""
 HASH: Final = "sha256"
 FILE_NAME = "result.json"
 LAUNCHED = "CLBENCH_LAUNCH"
@@ -238,14 +240,15 @@ class RunResult(Record):
         schema_version: ``schema`` in the file.
         status: ``partial`` while tasks are missing, ``quick`` for smoke runs whose numbers
             mean nothing.
-        summary: the metrics of `accuracy` as fractions (see `AccuracyMatrix.summary`).
+        summary: the metrics of `accuracy` as fractions (see `AccuracyMatrix.summary`);
+            those that an older file lacks are computed.
         config: the resolved settings; `config_hash` is their fingerprint without the seed.
         provenance: versions, machine and code state; never used in comparisons.
         effective_rank: of the attention weights; None (no key in the file) where the method
             trains nothing, and in results of older versions.
     """
 
-    schema_version: Literal[1, 2, 3] = Field(default=SCHEMA, alias="schema")
+    schema_version: Literal[1, 2, 3, 4] = Field(default=SCHEMA, alias="schema")
     status: Status
     benchmark: BenchmarkRecord
     method: MethodRecord
@@ -296,7 +299,12 @@ class RunResult(Record):
     def _is_consistent(self) -> RunResult:
         matrix = self.matrix
         expected = matrix.summary()
-        if set(self.summary) != set(expected):
+        later = {k: v for k, v in expected.items() if k in self._later_keys()}
+        if expected.keys() - later.keys() <= self.summary.keys() <= expected.keys():
+            found = later | self.summary
+            self.summary.clear()
+            self.summary.update((key, found[key]) for key in expected)
+        else:
             raise ValueError(f"summary needs exactly the keys {', '.join(expected)}")
         for key, value in expected.items():
             stated = self.summary[key]
@@ -386,6 +394,10 @@ class RunResult(Record):
     def _repr_html_(self) -> str:
         return display().html(self)
 
+    def _later_keys(self) -> list[str]:
+        """Metrics that a file of this schema does not hold."""
+        return [key for key, since in SINCE.items() if self.schema_version < since]
+
     def _lies_in(self, file: Path) -> None:
         self._path = file.parent if file.name == FILE_NAME else file
 
@@ -394,6 +406,8 @@ class RunResult(Record):
         content = self.model_dump(mode="json", by_alias=True)
         if self.effective_rank is None:
             del content["effective_rank"]
+        for key in self._later_keys():
+            del content["summary"][key]
         for key in ("prompts", "validation", "reference_hashes"):
             if not content["data"][key]:
                 del content["data"][key]

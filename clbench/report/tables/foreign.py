@@ -26,7 +26,7 @@ from clbench.report.tables.matrix_csv import COMMENT, format_matrix_csv, read_ma
 FOREIGN = "foreign"
 STEM = "elsewhere"
 ELSEWHERE = "From elsewhere"
-KEYS = ("n", "transfer", "average", "last", "forgetting", "backward_transfer")
+KEYS = ("n", "transfer", "average", "last", "learned", "forgetting", "backward_transfer")
 NOTE = (
     f"Rows under {ELSEWHERE!r} were not measured by clbench, which computed their metrics from the "
     "matrices: images, weights and protocol are what their sources say. They are not ranked."

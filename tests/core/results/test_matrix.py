@@ -89,6 +89,7 @@ def slow_metrics(a: list[list[float]], counts: list[int]) -> dict[str, float]:
         ),
         "average": mean([at(t, j) for t in tasks for j in tasks]),
         "last": mean([at(last, j) for j in tasks]),
+        "learned": mean([at(t, t) for t in tasks]),
         "forgetting": mean([best(j) - at(last, j) for j in range(1, last)]),
         "backward_transfer": mean([at(last, j) - at(j, j) for j in range(1, last)]),
         "forward_transfer": mean([at(j - 1, j) - at(0, j) for j in tasks if j > 1]),
@@ -237,6 +238,7 @@ def test_domain_incremental_runs_have_no_transfer_and_count_images() -> None:
         {
             "average": (0.8 + (0.6 * 100 + 0.9 * 300) / 400) / 2,
             "last": (0.6 * 100 + 0.9 * 300) / 400,
+            "learned": 0.85,
             "forgetting": 0.2,
             "backward_transfer": -0.2,
             "forward_transfer": 0.1,

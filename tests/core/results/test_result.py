@@ -87,6 +87,7 @@ def test_an_interrupted_run_is_partial(content: dict[str, Any]) -> None:
     content["summary"] |= {
         "average": None,
         "last": None,
+        "learned": None,
         "forgetting": None,
         "backward_transfer": None,
     }
@@ -148,7 +149,7 @@ def _drop(key: str) -> Callable[[dict[str, Any]], None]:
         (_set("cost", "steps", to=-1), "cost.steps: "),
         (_drop("seed"), "seed: Field required"),
         (_drop("schema"), "is not a result file"),
-        (_set("schema", to=4), "has schema 4 but this version of clbench reads 1, 2, 3"),
+        (_set("schema", to=5), "has schema 5 but this version of clbench reads 1, 2, 3, 4"),
         (_set("schema", to=2), "was edited or damaged"),
         (_set("sha256", to="0" * 64), "was edited or damaged"),
     ],
@@ -214,6 +215,7 @@ def test_files_of_every_schema_are_read_and_written_back_as_they_were(
     result = RunResult.load(sample)
     assert sample.name.startswith(f"schema-{result.schema_version}")
     assert result.summary["last"] == 0.8
+    assert result.summary["learned"] == pytest.approx(0.9), "computed where the file lacks it"
     result.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == sample.read_bytes()
 

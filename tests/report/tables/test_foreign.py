@@ -105,7 +105,7 @@ def test_they_stand_beside_the_runs_with_the_same_tasks(
     assert table.grid.header[-1] == "Source"
     assert table.grid.rows[-1][-1].text == "https://example.org/paper, Table 2"
     assert table.grid.sections[2] == "From elsewhere"
-    assert [cell.mark for row in table.grid.rows for cell in row] == [""] * 8 * 3, "not ranked"
+    assert [cell.mark for row in table.grid.rows for cell in row] == [""] * 9 * 3, "not ranked"
     assert table.frame.loc["Theirs, improved", "last"] == pytest.approx(2.5 / 3)
     assert table.frame.loc["nusa", "last"] == pytest.approx((0.8 + 0.75) / 2)
     assert "not measured by clbench" in " ".join(table.notes)

@@ -146,8 +146,8 @@ def test_class_incremental_tables_have_no_transfer(make_result: MakeResult) -> N
     table = summary_table(results)
     assert table.index.to_list() == ["nusa"]
     grid = summary_grid(table, setting)
-    assert grid.header[:5] == ("Method", "n", "Avg", "Last", "Forgetting")
-    assert [cell.text for cell in grid.rows[0]][2:5] == ["85.0", "80.0", "30.0"]
+    assert grid.header[:6] == ("Method", "n", "Avg", "Last", "Learned", "Forgetting")
+    assert [cell.text for cell in grid.rows[0]][2:6] == ["85.0", "80.0", "90.0", "30.0"]
     per_task = per_task_grid(per_task_table(results))
     assert [[cell.text for cell in row] for row in per_task.rows] == [
         ["After step", "nusa", "1", "100.0", "75.0", "80.0", "85.0"],
