@@ -44,7 +44,7 @@ docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md an
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
 	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb
 
-bench: $(VENV)/.stamp-run  ## measure speed and write docs/speed.md (CPU, an hour; --only, --device)
+bench: $(VENV)/.stamp-run  ## measure speed, write docs/speed.md and docs/costs.md (hours; --only, --device)
 	$(BIN)/python -m speed $(ARGS)
 
 test: $(VENV)/.stamp-dev  ## run the tests (CPU, offline)

@@ -118,12 +118,19 @@ def describe(device: torch.device) -> dict[str, Any]:
         "bf16": matrix_rate(device, torch.bfloat16),
     }
     return {
-        "device": _name(device),
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
+        **identify(device),
         "bf16_units": has_bfloat16_units(device),
         "operations_per_second": rates,
         "bytes_per_second": bandwidth(device),
+    }
+
+
+def identify(device: torch.device) -> dict[str, Any]:
+    """Name and cores, for measurements of ratios only."""
+    return {
+        "device": _name(device),
+        "threads": torch.get_num_threads(),
+        "torch": str(torch.__version__),
     }
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speed import decisions
+from speed.tables import machine_line, table
 
 Result = Mapping[str, Any]
 
@@ -34,7 +35,6 @@ def write_page(results: Path, page: Path) -> None:
         "mini": _mini,
         "tasks": _tasks,
         "growth": _growth,
-        "sizes": _sizes,
     }
     head, shortcuts = ((HERE / name).read_text("utf-8") for name in ("head.md", "shortcuts.md"))
     parts = [head, _targets(found), shortcuts]
@@ -55,7 +55,7 @@ def _targets(found: Mapping[str, Result]) -> str:
     if not rows:
         return ""
     head = ["what", "asked for", "measured", ""]
-    return "## Targets\n\n" + _table(head, rows)
+    return "## Targets\n\n" + table(head, rows)
 
 
 def _nusa_targets(result: Result) -> list[list[str]]:
@@ -146,12 +146,12 @@ def _gains(result: Result) -> str:
     return (
         "### What each gains alone\n\nA training step of NuSA-CL, "
         f"K = {result['classes']}, without one shortcut, over the step as shipped.\n\n"
-        f"{_table(['without', 'time, x', 'peak memory'], rows)}\n{_machine(result)}"
+        f"{table(['without', 'time, x', 'peak memory'], rows)}\n{machine_line(result)}"
     )
 
 
 def _keep(result: Result, gpu: Result | None) -> str:
-    machines = _machine(result) + (f"\n{_machine(gpu)}" if gpu else "")
+    machines = machine_line(result) + (f"\n{machine_line(gpu)}" if gpu else "")
     methods = " / ".join(method["method"] for method in result["methods"])
     return (
         "### Kept or deleted\n\nEach item replaced by its plain counterpart alone, the rest as "
@@ -161,7 +161,7 @@ def _keep(result: Result, gpu: Result | None) -> str:
         "is left to autograd. NuSA-CL trains M alone, LoRA A and B. An item stays if without it a "
         f"step takes at least {decisions.ASKED:g} times the time or the peak memory, with either "
         f"method, on the CPU or on a GPU.\n\n"
-        f"{_table(decisions.HEAD, decisions.rows(result, gpu))}\n{machines}"
+        f"{table(decisions.HEAD, decisions.rows(result, gpu))}\n{machines}"
     )
 
 
@@ -193,7 +193,7 @@ def _joined(result: Result) -> str:
         "one draw of their dropout masks, and sum their gradients in place. Beside that a batched "
         "product of stacked weights, which is not shipped. Forwards and backwards, for the images "
         "of the embedded model, and for prompts and images of ViT-B/16:\n\n"
-        f"{_table(head, rows)}\n{_machine(result)}"
+        f"{table(head, rows)}\n{machine_line(result)}"
     )
 
 
@@ -223,7 +223,7 @@ def _nusa(result: Result) -> str:
         "encoders, dropout 0.25, fp32. The floor is the shipped operations over the rate of a "
         "large matrix product, measured just before; peaks are of a whole process "
         "that does nothing else.\n\n"
-        f"{_table(head, rows)}\n{_machine(result)}"
+        f"{table(head, rows)}\n{machine_line(result)}"
     )
 
 
@@ -242,7 +242,7 @@ def _gnsp(result: Result) -> str:
     return (
         f"## GNSP: a training step from the second task on\n\nBatch {result['batch']}, "
         f"{result['reference']} reference pairs, {result['classes']} classes, distillation and "
-        f"alignment, projected gradients, fp32.\n\n{_table(head, [row])}\n{_machine(result)}"
+        f"alignment, projected gradients, fp32.\n\n{table(head, [row])}\n{machine_line(result)}"
     )
 
 
@@ -261,7 +261,7 @@ def _grams(result: Result) -> str:
         f"## GNSP: null spaces\n\nGram matrices of a random ViT-B/16 on random images: {matrices}; "
         f"{min(kept)} to {max(kept)} directions are kept. The difference is the norm of what the "
         "shipped directions miss of those of a float64 eigendecomposition.\n\n"
-        f"{_table(head, [row])}\n{_machine(result)}"
+        f"{table(head, [row])}\n{machine_line(result)}"
     )
 
 
@@ -274,7 +274,7 @@ def _weights(result: Result) -> str:
     ]
     return (
         "## NuSA-CL and MiLoRA: SVDs at the start of a task\n\n"
-        f"{_table(['weights', 'one by one', 'shipped', 'ratio'], [row])}\n{_machine(result)}"
+        f"{table(['weights', 'one by one', 'shipped', 'ratio'], [row])}\n{machine_line(result)}"
     )
 
 
@@ -288,7 +288,7 @@ def _scoring(result: Result) -> str:
     return (
         f"## Testing\n\n{result['images']} images among {result['classes']} classes, text features "
         "included.\n\n"
-        f"{_table(['plain', 'shipped', 'ratio', 'images/s'], [row])}\n{_machine(result)}"
+        f"{table(['plain', 'shipped', 'ratio', 'images/s'], [row])}\n{machine_line(result)}"
     )
 
 
@@ -301,7 +301,7 @@ def _reading(result: Result) -> str:
     return (
         f"## Reading test images\n\n{result['images']} JPEGs of 500 x 375 pixels, resized and "
         "cropped to 224; images per second.\n\n"
-        f"{_table(['decoding', 'decoded cache', 'ratio'], [row])}\n{_machine(result)}"
+        f"{table(['decoding', 'decoded cache', 'ratio'], [row])}\n{machine_line(result)}"
     )
 
 
@@ -314,7 +314,7 @@ def _equality(result: Result) -> str:
     return (
         "## Both formulations give the same\n\nLargest difference of losses and of trained weights "
         "after some steps of AdamW side by side, fp32, without dropout.\n\n"
-        + _table(["method", "steps", "loss", "weights"], rows)
+        + table(["method", "steps", "loss", "weights"], rows)
     )
 
 
@@ -335,7 +335,7 @@ def _mini(result: Result) -> str:
         "operators of PyTorch that it comes down to, called one after the other, without modules "
         "and graph; and its floating-point operations at the rate of a large matrix product, for "
         "which those of a model of width 128 are too small.\n\n"
-        f"{_table(head, rows)}\n{_machine(result)}"
+        f"{table(head, rows)}\n{machine_line(result)}"
     )
 
 
@@ -358,7 +358,7 @@ def _tasks(result: Result) -> str:
         "## How cost grows with tasks\n\nNuSA-CL on the embedded CLIP. The control learns its "
         "first task once more before each, always from the same weights, so that the pace of the "
         "machine leaves the ratio.\n\n"
-        f"{_table(head, [_task_row(row) for row in result['rows']])}\n{_machine(result)}"
+        f"{table(head, [_task_row(row) for row in result['rows']])}\n{machine_line(result)}"
     )
 
 
@@ -375,7 +375,7 @@ def _growth(result: Result) -> str:
             for row in result[key]
         ]
         parts.append(f"**{label}** (a step of NuSA-CL, ViT-B/16, fp32).\n")
-        parts.append(_table([name, "step", "peak"], rows))
+        parts.append(table([name, "step", "peak"], rows))
     rows = [
         [
             row["model"].removesuffix("-quickgelu"),
@@ -387,47 +387,8 @@ def _growth(result: Result) -> str:
         for row in result["models"]
     ]
     parts.append("**Model** (all SVDs at the start of a task of NuSA-CL).\n")
-    parts.append(_table(["model", "weights", "widths", "one by one", "shipped"], rows))
-    return "\n".join([*parts, _machine(result)])
-
-
-def _sizes(result: Result) -> str:
-    rows = []
-    for row in result["rows"]:
-        first, second = row["tasks"]
-        later = second["trained"] if second["trained"] != first["trained"] else None
-        more = second["stored_bytes"] - first["stored_bytes"]
-        published, why = PUBLISHED_SIZES.get(row["method"], ("", ""))
-        rows.append(
-            [
-                f"`{row['method']}`",
-                f"{first['trained'] / 1e6:.2f} M",
-                "" if later is None else f"{later / 1e6:.2f} M",
-                f"{first['stored_bytes'] / 1e6:.1f} MB" if first["stored_bytes"] else "0",
-                f"{more / 1e6:+.1f} MB" if more else "0",
-                published,
-                why,
-            ]
-        )
-    model = result["model"].removesuffix("-quickgelu")
-    text = (
-        "## What methods train and keep\n\n"
-        f"Two tasks of {result['classes']} classes with an image each, {model} with random "
-        f"weights, settings of `{result['benchmark']}`. Trained: what the optimizer holds. Kept: "
-        'what a checkpoint holds between tasks besides the model, in float32; "next" is what the '
-        "second task adds. What grows with images or classes is small here.\n"
-    )
-    head = ["method", "trained", "later", "kept", "next", "published", "compared with it"]
-    return "\n".join([text, _table(head, rows), f"Measured {result['measured']}.\n"])
-
-
-PUBLISHED_SIZES = {
-    "nusa": ("1.5 M", "the same"),
-    "lora": ("15.7 M", "the same"),
-    "milora": ("15.7 M", "the same"),
-    "inflora": ("7.8 M", "half: queries and outputs are trained only with `projections=qkvo`"),
-}
-"""Trained parameters as published, and what explains the difference."""
+    parts.append(table(["model", "weights", "widths", "one by one", "shipped"], rows))
+    return "\n".join([*parts, machine_line(result)])
 
 
 def _task_row(row: Result) -> list[str]:
@@ -443,24 +404,3 @@ def _task_row(row: Result) -> list[str]:
         f"{row['state_bytes'][-1] / 1e6:.2f} MB",
         f"{row['peak_bytes'][-1] / row['peak_bytes'][1]:.3f}",
     ]
-
-
-def _machine(result: Result) -> str:
-    machine = result["machine"]
-    where = (
-        f"Measured {result['measured']} on {machine['device']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}"
-    )
-    rates = machine.get("operations_per_second")
-    if rates is None:  # the machine was only used for ratios
-        return f"{where}.\n"
-    return (
-        f"{where}: {rates['fp32'] / 1e9:.0f} GFLOP/s in fp32, "
-        f"{rates['fp64'] / 1e9:.0f} in fp64, {rates['bf16'] / 1e9:.0f} in bf16, "
-        f"{machine['bytes_per_second'] / 1e9:.0f} GB/s.\n"
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

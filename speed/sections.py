@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from speed import ablations, decompositions, embedded, evaluation, growth, keep, sizes
+from speed import ablations, decompositions, embedded, evaluation, growth, keep
 from speed.joined import joined_projections
 from speed.machine import (
     alone,
@@ -54,7 +54,6 @@ class Plan:
             the embedded model, prompts and images of ViT-B/16.
         rate_side: size of the matrix product that the achieved rate is compared with.
         models: architectures in the benchmark of growth.
-        classes_of_sizes: of each task that tells what methods train and keep.
     """
 
     device: torch.device
@@ -73,7 +72,6 @@ class Plan:
     )
     rate_side: int = 3072
     models: tuple[str, ...] = ("ViT-B-32-quickgelu", "ViT-B-16-quickgelu", "ViT-L-14-quickgelu")
-    classes_of_sizes: int = 20
 
 
 def nusa(plan: Plan) -> dict[str, Any]:
@@ -197,13 +195,6 @@ def growing(plan: Plan) -> dict[str, Any]:
     return {"classes": classes, "ranks": ranks, "models": models}
 
 
-def sizes_of_methods(plan: Plan) -> dict[str, Any]:
-    """What each method trains and keeps."""
-    classes = plan.classes_of_sizes
-    rows = sizes.of_methods(sizes.names(), plan.size, "mtil", classes, plan.device)
-    return {"model": plan.size.model, "benchmark": "mtil", "classes": classes, "rows": rows}
-
-
 SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "equality": equality,
     "nusa": nusa,
@@ -219,7 +210,6 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "mini": mini,
     "tasks": tasks,
     "growth": growing,
-    "sizes": sizes_of_methods,
 }
 
 

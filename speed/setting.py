@@ -14,8 +14,11 @@ from clbench.clip.weights.loading import load_clip
 from clbench.core.data import Batch, ReferencePairs
 from clbench.core.settings import BackboneSettings
 from clbench.core.task import ClassTexts, Task
+from clbench.testing.toys import make_clip
 
 PROMPT = "a photo of a {}."
+TINY = "tiny"
+"""The name of a model of two small blocks per encoder, for trying a program."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,10 @@ class Size:
 
 def build_model(size: Size, device: torch.device) -> CLIP:
     """A frozen CLIP with random weights, the same in every process."""
-    model = load_clip(BackboneSettings(model=size.model, weights="random"))
+    if size.model == TINY:
+        model = make_clip()
+    else:
+        model = load_clip(BackboneSettings(model=size.model, weights="random"))
     return model.requires_grad_(False).to(device)
 
 

@@ -53,6 +53,7 @@ def run_steps(
     driven: Optimization | None,
     steps: range,
     *,
+    batch_size: int = BATCH,
     bfloat16: bool = False,
     seen: Callable[[Mapping[str, Tensor]], None] = lambda _: None,
 ) -> list[float]:
@@ -65,7 +66,7 @@ def run_steps(
     if driven is None:
         return losses
     optimizer, schedule = driven
-    batches = list(data.batches(BATCH))
+    batches = list(data.batches(batch_size))
     kind = method.model.device.type
     for step in steps:
         torch.manual_seed(step)

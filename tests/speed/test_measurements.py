@@ -24,7 +24,6 @@ from speed import (
     page,
     plain,
     sections,
-    sizes,
     steps,
 )
 from speed.joined import joined_projections
@@ -64,7 +63,7 @@ def small_model(size: Size, device: torch.device) -> CLIP:
 
 @pytest.fixture(autouse=True)
 def _small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (sections, steps, growth, keep, sizes, sections.evaluation):
+    for module in (sections, steps, growth, keep, sections.evaluation):
         monkeypatch.setattr(module, "build_model", small_model)
     monkeypatch.setattr(machine, "release", lambda: None)  # takes longer than small steps
     for module in (sections, keep):
@@ -220,19 +219,6 @@ def test_the_parts_of_an_embedded_run_are_its_own(monkeypatch):
         assert part["floor_seconds"] < min(part["seconds"])
     # Twelve products per token and layer of width 128, of which a quarter of one layer is left out.
     assert test["operations"] == pytest.approx(400 * 17 * 4 * 24 * 128**2, rel=0.3)
-
-
-def test_what_methods_train_and_keep_is_counted():
-    rows = sizes.of_methods(["er", "lora"], SIZE, "mtil", 3, CPU)
-    (first, second), (adapters, _) = (row["tasks"] for row in rows)
-    everything = sum(p.numel() for p in small_model(SIZE, CPU).parameters())
-    assert first["trained"] == everything - 1, "all but the logit scale"
-    assert adapters["trained"] == 2 * 2 * 4 * 128 * (64 + 64), "encoders, blocks, weights, rank"
-    image = 3 * 32 * 32
-    assert second["stored_bytes"] - first["stored_bytes"] >= 3 * image, "an image per class"
-    assert adapters["stored_bytes"] == 0
-    result = {"model": "tiny", "benchmark": "mtil", "classes": 3, "rows": rows, "measured": "now"}
-    assert f"| `er` | {first['trained'] / 1e6:.2f} M |  | 0.0 MB | +0.0 MB |" in page._sizes(result)
 
 
 @pytest.mark.slow
