@@ -9,6 +9,7 @@ the files go to and fro through a depot on the machine that drives.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,8 @@ PATIENCE = 2.0
 """Seconds between two looks at the tasks."""
 GRACE = 120.0
 """Seconds that runs get to save when the driver is interrupted."""
+AUTHENTICATION = "RAY_AUTH_MODE"
+"""Variable that says whether a process shows a token to others and asks them for it."""
 STORE = 100_000_000
 """Bytes of the object store of a Ray that is started here: little goes through it."""
 
@@ -174,7 +177,7 @@ def _connected(address: str | None) -> Any:
     """The module `ray`, connected.
 
     Raises:
-        ClbenchError: it is not installed, or there is no cluster at the address.
+        ClbenchError: it is not installed, there is no cluster at the address, or it wants a token.
     """
     try:
         import ray
@@ -193,6 +196,7 @@ def _connected(address: str | None) -> Any:
     }
     try:
         if address is not None:
+            _knock(ray, address)
             ray.init(address=address, **options)
         else:
             machine = Machine.here()
@@ -205,6 +209,38 @@ def _connected(address: str | None) -> Any:
                 **options,
             )
     except Exception as error:  # Ray raises the class itself where a node does not start in time
+        where = address or "this machine"
+        if isinstance(
+            error, getattr(ray.exceptions, "AuthenticationError", ())
+        ):  # from Ray 2.52 on
+            raise ClbenchError(_not_let_in(where)) from error
         reason = " ".join(str(error).split())
-        raise ClbenchError(f"no Ray cluster at {address or 'this machine'}: {reason}") from error
+        raise ClbenchError(f"no Ray cluster at {where}: {reason}") from error
     return ray
+
+
+def _knock(ray: Any, address: str) -> None:
+    """Ask a cluster for its number: `ray.init` tries for 20 s, and does not say what it missed.
+
+    Raises:
+        Exception: nothing answers there, or it wants a token that this process does not have.
+    """
+    if re.fullmatch(r"[\w.-]+:\d+", address) is None:  # "auto", or of a client: for Ray to resolve
+        return
+    if os.environ.get(AUTHENTICATION) == "token":  # without one, the process would abort
+        from ray._private.authentication import authentication_token_setup
+
+        authentication_token_setup.ensure_token_if_auth_enabled(create_token_if_missing=False)
+    ray._raylet.GcsClient(address=address)
+
+
+def _not_let_in(where: str) -> str:
+    if os.environ.get(AUTHENTICATION) == "token":
+        cause = "this machine has none, or another one than the cluster's first machine"
+    else:
+        cause = f"{AUTHENTICATION}=token is not set here"
+    return (
+        f"the Ray cluster at {where} asks for a token: {cause}; on every machine, let "
+        f"~/.ray/auth_token be the same file, and export {AUTHENTICATION}=token before `ray start` "
+        "and before clbench"
+    )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +118,60 @@ def test_an_interrupted_driver_lets_runs_save(
     assert records.of(waiting.key).state == Outcome.PREEMPTED
     assert Drive(launcher, records, 0).run([waiting], given) == []
     assert len(starts(waiting)) == 2
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Address of a cluster that asks for a token, and the home folder with the token."""
+    home = tmp_path_factory.mktemp("home")
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "HOME": str(home)}
+    ray = (sys.executable, "-m", "ray.scripts.scripts")
+    subprocess.run(
+        [*ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True
+    )
+    start = ["start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    start += ["--include-dashboard=false", "--object-store-memory=100000000"]
+    with subprocess.Popen(
+        [*ray, *start], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        said = ""
+        assert process.stdout is not None
+        while not (found := re.search(r"--address='(.+)'", said)) and (
+            line := process.stdout.readline()
+        ):
+            said += line
+        assert found, said
+        yield found[1], home
+        process.terminate()
+        process.communicate()
+
+
+@pytest.mark.slow
+def test_the_token_of_the_first_machine_opens_the_cluster(
+    head: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, home = head
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("another")
+    script = (
+        "import sys\n"
+        "from clbench.core.errors import ClbenchError\n"
+        "from clbench.launch.engines.ray import _connected\n"
+        "try: print(_connected(sys.argv[1]).cluster_resources()['CPU'])\n"
+        "except ClbenchError as error: print(error)"
+    )
+
+    def said(home: Path, **more: str) -> str:
+        environment = {**os.environ, "HOME": str(home), **more}
+        command = [sys.executable, "-c", script, address]
+        return subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+        ).stdout.strip()
+
+    assert said(home, RAY_AUTH_MODE="token") == "1.0"
+    assert "is not set here" in said(home)
+    assert "or another one" in said(tmp_path, RAY_AUTH_MODE="token")
+    assert "has none" in said(tmp_path / "empty", RAY_AUTH_MODE="token")
