@@ -33,9 +33,11 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html $(ARGS)
 	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
 	$(BIN)/clbench report reports/methods/results --out reports/methods
+	$(BIN)/clbench report reports/methods-cil/results --out reports/methods-cil
 	$(BIN)/python -m clbench.report.embed README.md
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
 	$(BIN)/python -m clbench.report.embed reports/methods/README.md
+	$(BIN)/python -m clbench.report.embed reports/methods-cil/README.md
 	$(BIN)/python -m clbench.report.lock reports
 
 docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md and docs/methods
