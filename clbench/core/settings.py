@@ -188,6 +188,8 @@ class RunSettings(Settings):
         deterministic: use kernels that give the same bits every time, on GPUs too.
         logger: where the run is tracked besides its directory, as a list or as names with commas
             between; not part of the hash.
+        probes: what is measured at every row besides accuracies, as a list or as names with commas
+            between; not part of the hash.
     """
 
     benchmark: BenchmarkSettings = BenchmarkSettings()
@@ -207,8 +209,9 @@ class RunSettings(Settings):
     devices: Annotated[int, Field(gt=0, le=1024)] = 1
     deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
+    probes: tuple[str, ...] = ()
 
-    @field_validator("logger", mode="before")
+    @field_validator("logger", "probes", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value

@@ -46,6 +46,8 @@ SUMMARY_TOLERANCE = 1e-9
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+Numbers = tuple[float | None, ...]
+"""One number per row of the accuracy matrix."""
 Status = Literal["complete", "partial", "quick"]
 
 
@@ -213,6 +215,27 @@ class EffectiveRankRecord(Record):
     values: dict[str, tuple[Fraction | None, ...]]
 
 
+class ProbeRecord(Record):
+    """What a probe found, before training and after every task.
+
+    Attributes:
+        values: name to T + 1 numbers, rows as in the accuracy matrix; null where not measured or
+            not defined. A name with a slash (``ece/digits``) is a detail of what stands before it.
+        seconds: that the probe took for each row.
+        data: hash of each set of images or texts that it looked at besides the tasks' own; empty
+            (no key in the file) where there were none.
+    """
+
+    values: dict[str, Numbers]
+    seconds: tuple[Seconds | None, ...]
+    data: dict[str, str] = {}
+
+    @property
+    def main(self) -> dict[str, Numbers]:
+        """The values without details, as tables and figures show them."""
+        return {name: row for name, row in self.values.items() if "/" not in name}
+
+
 class RunResult(Record):
     """One method on one benchmark with one seed.
 
@@ -225,6 +248,8 @@ class RunResult(Record):
         provenance: versions, machine and code state; never used in comparisons.
         effective_rank: of the attention weights; None (no key in the file) where the method
             trains nothing, and in results of older versions.
+        probes: what was measured besides accuracies, by probe; empty (no key in the file) where
+            no probe was asked for, and in results of older versions.
     """
 
     schema_version: Literal[1, 2, 3] = Field(default=SCHEMA, alias="schema")
@@ -242,6 +267,7 @@ class RunResult(Record):
     data: DataRecord = DataRecord()
     provenance: dict[str, Any] = {}
     effective_rank: EffectiveRankRecord | None = None
+    probes: dict[str, ProbeRecord] = {}
     _path: Path | None = PrivateAttr(None)
 
     @property
@@ -294,6 +320,9 @@ class RunResult(Record):
         ranks = {} if self.effective_rank is None else self.effective_rank.values
         if any(len(row) != len(matrix.values) for row in ranks.values()):
             raise ValueError("effective_rank needs as many values as the accuracies have rows")
+        for name, record in self.probes.items():
+            if any(len(r) != len(matrix.values) for r in (record.seconds, *record.values.values())):
+                raise ValueError(f"probe {name} needs as many values as the accuracies have rows")
         return self
 
     @classmethod
@@ -376,6 +405,11 @@ class RunResult(Record):
         content = self.model_dump(mode="json", by_alias=True)
         if self.effective_rank is None:
             del content["effective_rank"]
+        if not self.probes:
+            del content["probes"]
+        for record in content.get("probes", {}).values():
+            if not record["data"]:
+                del record["data"]
         for key in ("prompts", "validation", "reference_hashes"):
             if not content["data"][key]:
                 del content["data"][key]
