@@ -18,8 +18,9 @@ from clbench.core.method import Method
 from clbench.core.probe import Look, Probe, ProbeData
 from clbench.core.results.manifest import check_manifest
 from clbench.core.results.result import RunResult
+from clbench.datamodules.sequence import TaskSequence
 from clbench.engine.probing import Probes
-from clbench.engine.process.progress import QuietReporter
+from clbench.engine.process.progress import QuietReporter, Reporter
 from clbench.methods.finetune import Finetune
 from clbench.methods.nusa import NuSA
 from clbench.methods.zeroshot import ZeroShot
@@ -128,7 +129,7 @@ def test_a_run_has_the_same_bits_with_all_probes(run: Run, tmp_path: Path, name:
     found = []
     for folder, probes in (("without", None), ("with", all_probes())):
         method = registry.method(name)(**small.get(name, {}))
-        result = run(method, runs_dir=tmp_path / folder, probes=probes)
+        result = run(method, runs_dir=tmp_path / folder, probes=probes, steps=3)
         found.append((result, *files_of(tmp_path / folder)))
     (plain, weights, losses), (probed, probed_weights, probed_losses) = found
     assert plain.probes == {}
@@ -186,12 +187,16 @@ def test_a_probe_that_fails_is_dropped_and_its_rows_stay(run: Run, tmp_path: Pat
     [
         ("nusa", Interrupt(test=2)),  # a task is learned and its row not yet measured
         ("nusa", Interrupt(test=1)),  # the same of the first task
-        ("nusa", Interrupt(step=8)),  # in the middle of the second task
+        ("nusa", Interrupt(step=2)),  # in the middle of the second task
         ("gnsp", Interrupt(test=2)),
     ],
 )
 def test_a_run_that_goes_on_finds_what_an_uninterrupted_one_finds(
-    run: Run, tmp_path: Path, name: str, reporter: Interrupt
+    run: Run,
+    make_sequence: Callable[..., TaskSequence],
+    tmp_path: Path,
+    name: str,
+    reporter: Interrupt,
 ) -> None:
     options = {} if name == "nusa" else {"reference_count": 12, "reference_batch": 6}
 
@@ -203,11 +208,20 @@ def test_a_run_that_goes_on_finds_what_an_uninterrupted_one_finds(
         del found["restless"]
         return Probes(found)
 
-    whole = run(method(), runs_dir=tmp_path / "whole", probes=probes())
-    other = tmp_path / "interrupted"
+    def start(folder: str, reporter: Reporter | None = None) -> RunResult:
+        return run(
+            method(),
+            runs_dir=tmp_path / folder,
+            probes=probes(),
+            reporter=reporter,
+            sequence=make_sequence(2),
+            steps=2,
+        )
+
+    whole = start("whole")
     with pytest.raises(KeyboardInterrupt):
-        run(method(), runs_dir=other, probes=probes(), reporter=reporter)
-    resumed = run(method(), runs_dir=other, probes=probes())
+        start("interrupted", reporter)
+    resumed = start("interrupted")
     assert resumed.provenance["resumed"]
     for probe, record in whole.probes.items():
         assert resumed.probes[probe].values == record.values, probe
