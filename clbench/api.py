@@ -35,7 +35,13 @@ from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.runner import SequenceRunner
 from clbench.engine.training.trainers import choose_device
-from clbench.inputs import load_inputs, require_inputs, require_reference
+from clbench.inputs import (
+    load_inputs,
+    make_probes,
+    require_inputs,
+    require_reference,
+    unmeasured,
+)
 from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
@@ -61,6 +67,7 @@ def run(
     settings: Overrides | None = None,
     config_file: Path | None = None,
     logger: str | Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
     quick: bool = False,
     fresh: bool = False,
     quiet: bool = False,
@@ -79,6 +86,7 @@ def run(
         settings: dotted keys to values, e.g. ``{"method.rank": 16, "train.steps": 50}``.
         config_file: YAML file with a configuration tree.
         logger: names among ``csv``, ``tensorboard`` and ``wandb``; ``csv`` by default.
+        probes: what to measure at every row besides accuracies, e.g. ``("gap", "calibration")``.
         quick: a smoke run whose numbers mean nothing.
         fresh: start from scratch and move an earlier run with the same settings aside.
         quiet: show no progress.
@@ -91,7 +99,7 @@ def run(
         ClbenchError: a mistake the user can mend, or an earlier run with the same settings was made
             with another source of the method.
     """
-    overrides = config.named(backbone, settings, logger)
+    overrides = config.named(backbone, settings, logger, probes)
     if seed is not None:
         overrides["seed"] = seed
     resolved, cls = config.resolve(
@@ -144,6 +152,8 @@ def _lead(
     if result is not None and result.status != "partial":
         require_inputs(settings, result, directory.path, quiet=quiet)
         reporter.note(f"already complete: {directory.path}")
+        if lacking := unmeasured(settings, result):
+            reporter.note(lacking)
         _seal_finished(settings, result, directory, reporter)
         _track_finished(settings, result, directory, reporter)
         world.told(False)
@@ -157,6 +167,7 @@ def _lead(
         reporter.note(note)
     sequence.hash_images(quiet=quiet)
     sequence.prepare(settings.train, quiet=quiet)
+    probes = make_probes(settings, model, quiet=quiet)
     world.told(True)
     started = nullcontext(world) if world.size > 1 else None
     with directory, started or leading(settings, runs_dir, choose_device(settings)) as world:
@@ -172,6 +183,7 @@ def _lead(
             zero_shot=_zero_shot_cache(settings, model.fingerprint(), sequence, runs_dir),
             publish=publish,
             world=world,
+            probes=probes,
         )
         return runner.run(make_trackers(settings.logger, reporter.note))
 
@@ -268,6 +280,7 @@ def compare(
     settings: Overrides | None = None,
     config_file: Path | None = None,
     logger: str | Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
     quick: bool = False,
     fresh: bool = False,
     quiet: bool = False,
@@ -289,6 +302,7 @@ def compare(
         settings: dotted keys to values, for every run.
         config_file: YAML file with a configuration tree, which may name ``methods`` and ``seeds``.
         logger: as in `run`.
+        probes: as in `run`.
         quick: smoke runs whose numbers mean nothing.
         fresh: start all runs from scratch and move earlier ones aside.
         quiet: show no progress.
@@ -304,7 +318,7 @@ def compare(
         methods,
         seeds,
         config_file=config_file,
-        overrides=config.named(backbone, settings, logger),
+        overrides=config.named(backbone, settings, logger, probes),
         quick=quick,
     )
     return _made(Grid(planned, Path(runs_dir), _wanted(options)), console, fresh, quiet)

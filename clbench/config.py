@@ -3,14 +3,15 @@
 One precedence: defaults < benchmark recipe < method recipe < configuration file < command line.
 A configuration is a tree with the keys ``benchmark``, ``method``, ``backbone``, ``train``,
 ``evaluation``, ``checkpoint_every`` (mappings) and ``seed``, ``precision``, ``device``,
-``workers``, ``data_root``, ``deterministic``, ``logger``;
+``workers``, ``data_root``, ``deterministic``, ``logger``, ``probes``;
 ``benchmark`` and ``method`` hold a ``name`` beside the options of that benchmark or method.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -88,7 +89,7 @@ def resolve(
     settings = _validated(merged, problems)
     if not problems:
         problems += refused
-        _tracked(cast(RunSettings, settings), problems)
+        _watched(cast(RunSettings, settings), problems)
     if problems:
         raise ClbenchError("\n".join(problems))
     return cast(RunSettings, settings), cls
@@ -102,8 +103,8 @@ def revive(
     Args:
         content: the configuration.
         cls: the method's class, for one that cannot be found by name, such as a notebook's.
-        trust_code: import a method that is named by where its code lies. The result of somebody
-            else may name any module or file.
+        trust_code: import a method and probes that are named by where their code lies. The result
+            of somebody else may name any module or file; without this, such probes are left out.
 
     Raises:
         ClbenchError: this version knows a setting, method or benchmark of it no longer, or its
@@ -113,6 +114,9 @@ def revive(
     settings = _validated(dict(content), problems)
     if settings is None:
         raise ClbenchError("\n".join(problems))
+    if not trust_code:  # accuracies are the same without probes from elsewhere
+        own = tuple(name for name in settings.probes if ":" not in name)
+        settings = settings.model_copy(update={"probes": own})
     cls = cls or _known_method(settings.method.name, trust_code)
     recipe = registry.benchmark(settings.benchmark.name)
     check_arguments("method", cls.schema(), settings.method.params, problems)
@@ -172,6 +176,7 @@ def named(
     backbone: str | None = None,
     settings: Mapping[str, Any] | None = None,
     logger: str | Sequence[str] | None = None,
+    probes: str | Sequence[str] | None = None,
 ) -> Tree:
     """Settings by dotted key; those given one by one win over the backbone's short name.
 
@@ -179,7 +184,8 @@ def named(
     {'backbone.model': 'ViT-B-16', 'backbone.weights': 'openai', 'train.lr': 0.1, 'logger': 'csv'}
     """
     given = {**(backbone_settings(backbone) if backbone else {}), **(settings or {})}
-    return given if logger is None else {**given, "logger": logger}
+    lists = {"logger": logger, "probes": probes}
+    return {**given, **{key: value for key, value in lists.items() if value is not None}}
 
 
 def read_config(path: Path) -> Tree:
@@ -339,11 +345,15 @@ def _reason(error: Any) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _tracked(settings: RunSettings, problems: list[str]) -> None:
-    try:
-        check_trackers(settings.logger)
-    except ClbenchError as error:
-        problems.append(str(error))
+def _watched(settings: RunSettings, problems: list[str]) -> None:
+    """Check that trackers can be used and probes are there."""
+    checks: list[Callable[[], object]] = [partial(check_trackers, settings.logger)]
+    checks += [partial(registry.probe, name) for name in settings.probes]
+    for check in checks:
+        try:
+            check()
+        except ClbenchError as error:
+            problems.append(str(error))
 
 
 def _constructed(cls: type[Method], params: Tree, problems: list[str]) -> Method | None:

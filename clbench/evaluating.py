@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from clbench.core.results.result import BackboneRecord, BenchmarkRecord
 from clbench.core.task import Benchmark, Setting
 from clbench.engine.process.progress import QuietReporter, make_reporter
 from clbench.engine.process.randomness import seed_everything
-from clbench.engine.retesting import measure_row
+from clbench.engine.retesting import measure_probes, measure_row
 from clbench.engine.rundir import provenance
 from clbench.engine.training.trainers import choose_device
-from clbench.inputs import load_inputs
+from clbench.inputs import load_inputs, make_probes
 from clbench.report.tables.foreign import ForeignMatrix, read_foreign, write_foreign
 
 
@@ -38,6 +38,7 @@ class Evaluation:
         quick: whether few images were tested, so that the numbers mean nothing.
         digests: hash of the test images and of the prompts of every task.
         origin: versions and hardware.
+        probes: what was measured besides accuracies: probe and measure to number.
     """
 
     backbone: BackboneRecord
@@ -47,6 +48,7 @@ class Evaluation:
     quick: bool
     digests: dict[str, dict[str, str]]
     origin: dict[str, Any]
+    probes: dict[str, dict[str, float | None]] = field(default_factory=dict)
 
     @property
     def learned(self) -> int:
@@ -79,6 +81,7 @@ class Evaluation:
             "images": dict(zip(self.matrix.tasks, self.matrix.counts or (), strict=True)),
             "digests": self.digests,
             "provenance": self.origin,
+            **({"probes": self.probes} if self.probes else {}),
         }
 
 
@@ -88,6 +91,7 @@ def evaluate(
     *,
     after: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    probes: str | Sequence[str] | None = None,
     quick: bool = False,
     quiet: bool = False,
     console: Console | None = None,
@@ -102,6 +106,7 @@ def evaluate(
             which classes are candidates, and is required; elsewhere it only says which row of the
             accuracy matrix this is (``zero-shot`` by default).
         settings: dotted keys to values, e.g. ``{"benchmark.order": "II", "data_root": "/data"}``.
+        probes: what to measure besides accuracies, e.g. ``("gap", "retrieval")``.
         quick: a smoke test whose numbers mean nothing.
         quiet: show no progress.
         console: where progress is shown; standard error by default.
@@ -109,7 +114,7 @@ def evaluate(
     Raises:
         ClbenchError: a mistake the user can mend.
     """
-    given = {**(config.backbone_settings(backbone) if backbone else {}), **(settings or {})}
+    given = config.named(backbone, settings, probes=probes)
     untrained = {"train.steps": 1, "train.epochs": None}  # no training image needs decoding
     resolved, cls = config.resolve(
         "zeroshot", benchmark, overrides={**untrained, **given}, quick=quick
@@ -123,6 +128,7 @@ def evaluate(
     silent = type(reporter) is QuietReporter
     sequence.hash_images(quiet=silent)
     sequence.prepare(resolved.train, quiet=silent)
+    watching = make_probes(resolved, model, quiet=silent)
     device = choose_device(resolved)
     inputs = provenance.Inputs.of(model, sequence)
     names = [task.name for task in sequence.benchmark.tasks]
@@ -133,6 +139,7 @@ def evaluate(
         method = cls()
         method.prepare(model)
         row = measure_row(resolved, sequence, model, method, Path(), learned, reporter)
+        measured = measure_probes(resolved, sequence, model, method, watching, learned, reporter)
     finally:
         reporter.end()
     counts = [len(sequence.test_set(t)) for t in range(len(names))]
@@ -151,6 +158,7 @@ def evaluate(
             "prompts": dict(inputs.prompts),
         },
         provenance.collect(device, cls),
+        {name: {**one.values, "seconds": round(one.seconds, 3)} for name, one in measured.items()},
     )
 
 

@@ -16,12 +16,17 @@ from clbench.core.method import REFERENCE_SOURCES
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.datamodules.sequence import TaskSequence
+from clbench.engine.probing import Probes
 from clbench.engine.rundir.provenance import Inputs, hash_reference, reference_sources
 from clbench.engine.rundir.resuming import require_same_inputs
 from clbench.engine.training.trainers import choose_device
 
 if TYPE_CHECKING:
     from clbench.core.method import Method
+    from clbench.core.probe import Probe
+
+MINI = "mini"
+"""Architecture of the embedded CLIP, which knows nothing but what was rendered for it."""
 
 
 def load_inputs(settings: RunSettings) -> tuple[CLIP, SequenceData]:
@@ -103,6 +108,53 @@ def require_reference(
         images, texts = (sources.get(key, "task") for key in REFERENCE_SOURCES)
         sequence.reference_stream(0, images, texts, 0)
         hash_reference(sequence, sources, quiet=quiet)
+
+
+def make_probes(settings: RunSettings, model: CLIP, *, quiet: bool = True) -> Probes:
+    """The probes that the settings name, and what they look at.
+
+    Args:
+        settings: those of the run.
+        model: its backbone.
+        quiet: show no progress.
+
+    Raises:
+        ClbenchError: two have the same name, or data that one needs are missing.
+    """
+    chosen: dict[str, Probe] = {}
+    for name in settings.probes:
+        probe = registry.probe(name)()
+        if probe.name in chosen:
+            raise ClbenchError(f"two probes are called {probe.name!r}: name only one of them")
+        chosen[probe.name] = probe
+    needs = frozenset(kind for probe in chosen.values() for kind in probe.needs)
+    wants = frozenset(kind for probe in chosen.values() for kind in probe.wants)
+    if not needs | wants:
+        return Probes(chosen)
+    from clbench.datamodules.probing.load import probe_data
+
+    data = probe_data(
+        needs,
+        wants,
+        embedded=settings.backbone.model == MINI,
+        image_size=model.image_size,
+        data_root=settings.data_root,
+        cache_root=settings.cache_root,
+        quick=settings.quick,
+        quiet=quiet,
+    )
+    return Probes(chosen, data)
+
+
+def unmeasured(settings: RunSettings, result: RunResult) -> str | None:
+    """What to say where a complete result lacks probes that are asked for; None if it does not."""
+    names = [name for name in settings.probes if registry.probe(name).name not in result.probes]
+    if not names:
+        return None
+    return (
+        f"made without probe{'s' * (len(names) > 1)} {', '.join(names)}, which can only look while "
+        "a run is made: add --fresh to make it anew (what is there is moved aside)"
+    )
 
 
 def workers(settings: RunSettings) -> int:

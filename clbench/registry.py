@@ -1,4 +1,4 @@
-"""Where methods, benchmarks and recipes are found by name."""
+"""Where methods, benchmarks, probes and recipes are found by name."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from clbench.core.foreign.yaml_text import load_yaml
 if TYPE_CHECKING:
     from clbench.core.data import SequenceData
     from clbench.core.method import Method
+    from clbench.core.probe import Probe
 
 Builder = Callable[..., "SequenceData"]
 
@@ -141,8 +142,8 @@ def method(name: str) -> type[Method]:
     Raises:
         ClbenchError: no such method.
     """
-    if ":" in name and name.rpartition(":")[0].endswith(".py"):
-        found = _load_from_file(name)
+    if _names_a_file(name):
+        found = _load_from_file(name, "method", _checked_method)
     elif ":" in name:
         found = _import_object(name, "method")
     elif name in _own_methods():
@@ -152,6 +153,36 @@ def method(name: str) -> type[Method]:
     else:
         raise unknown_name("method", name, method_names())
     return _checked_method(name, found)
+
+
+def probe_names() -> list[str]:
+    """Names of all probes: the modules of `clbench.probes` and installed plug-ins.
+
+    >>> "gap" in probe_names()
+    True
+    """
+    return sorted({*_own_probes(), *_plugins("clbench.probes")})
+
+
+def probe(name: str) -> type[Probe]:
+    """Find a probe by name, as ``package.module:Class`` or as ``file.py:Class``.
+
+    Raises:
+        ClbenchError: no such probe.
+    """
+    if _names_a_file(name):
+        found = _load_from_file(name, "probe", _checked_probe)
+    elif ":" in name:
+        found = _import_object(name, "probe")
+    elif name in _own_probes():
+        module = importlib.import_module(f"clbench.probes.{name}")
+        own = [c for c in vars(module).values() if getattr(c, "name", None) == name]
+        found = own[0]
+    elif (plugin := _plugins("clbench.probes").get(name)) is not None:
+        found = _load_plugin(plugin, "probe")
+    else:
+        raise unknown_name("probe", name, probe_names())
+    return _checked_probe(name, found)
 
 
 def benchmark_names() -> list[str]:
@@ -238,16 +269,20 @@ def _as_mapping(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def _load_from_file(name: str) -> Any:
+def _names_a_file(name: str) -> bool:
+    return ":" in name and name.rpartition(":")[0].endswith(".py")
+
+
+def _load_from_file(name: str, kind: str, checked: Callable[[str, Any], type]) -> Any:
     """The class that ``file.py:Class`` names."""
     text, _, attribute = name.rpartition(":")
     path = Path(text).expanduser().resolve()
     if not path.is_file():
-        raise ClbenchError(f"method {name!r}: there is no file {path}")
+        raise ClbenchError(f"{kind} {name!r}: there is no file {path}")
     module_name = f"{path.stem}@{path}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise ClbenchError(f"method {name!r}: {path} is not a Python file")
+        raise ClbenchError(f"{kind} {name!r}: {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
@@ -257,9 +292,24 @@ def _load_from_file(name: str) -> Any:
         del sys.modules[module_name]
         reason = " ".join(str(error).split())
         raise ClbenchError(
-            f"method {name!r} cannot be loaded: {type(error).__name__}: {reason}"
+            f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
-    setattr(_checked_method(name, found), _FILE, text)
+    setattr(checked(name, found), _FILE, text)
+    return found
+
+
+def _own_probes() -> list[str]:
+    package = importlib.import_module("clbench.probes")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+
+
+def _checked_probe(name: str, found: Any) -> type[Probe]:
+    from clbench.core.probe import Probe
+
+    if not (inspect.isclass(found) and issubclass(found, Probe)):
+        raise ClbenchError(f"{name!r} is not a subclass of clbench.core.probe.Probe")
+    if not isinstance(getattr(found, "name", None), str):
+        raise ClbenchError(f"probe class {found.__name__} needs a class attribute 'name'")
     return found
 
 

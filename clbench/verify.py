@@ -23,7 +23,7 @@ from clbench.core.results.soundness import Finding, check_bits, counted_rows
 from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
 from clbench.report.tables.matrix_csv import read_matrix_csv
-from clbench.trackers.csv_file import losses_csv
+from clbench.trackers.csv_file import losses_csv, probes_csv
 
 CSV_TOLERANCE = 1e-9
 """The matrix file keeps ten significant digits."""
@@ -66,6 +66,7 @@ def verify(
             lambda: _matrix_file(folder, result),
             lambda: _directory(folder, result),
             lambda: _losses(folder, result),
+            lambda: _probes(folder, result),
             lambda: _checkpoint(folder, result),
             lambda: check_manifest(folder, result),
         ]
@@ -158,6 +159,14 @@ def _losses(folder: Path, result: RunResult) -> Iterator[Finding]:
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             same = False
         text = f"agrees with {LOSS_FILE}" if same else f"differs from {LOSS_FILE}"
+        yield Finding(path.name, text, same)
+
+
+def _probes(folder: Path, result: RunResult) -> Iterator[Finding]:
+    path = folder / "probes.csv"
+    if path.exists():
+        same = path.read_text(encoding="utf-8", errors="replace") == probes_csv(result)
+        text = "agrees with the result" if same else "differs from the result"
         yield Finding(path.name, text, same)
 
 

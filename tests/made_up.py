@@ -60,6 +60,7 @@ def make_result(
         config={"benchmark": {"options": changes.get("options", {})}, "train": train or {}},
         data=DataRecord(**pick(splits={}, reference=None)),
         provenance=changes.get("provenance", {}),
+        probes=changes.get("probes", {}),
     )
 
 

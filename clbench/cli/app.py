@@ -21,6 +21,7 @@ from clbench.cli.options import (
     Logger,
     Precision,
     Preset,
+    Probes,
     Quick,
     Quiet,
     Root,
@@ -73,7 +74,8 @@ def _options(
 @app.command(
     rich_help_panel=RUNS,
     epilog="Examples: clbench run --method nusa --benchmark mini --set method.rank=32 | "
-    "clbench run --method nusa --benchmark mini --logger csv,wandb",
+    "clbench run --method nusa --benchmark mini --logger csv,wandb | "
+    "clbench run --method gnsp --probe gap,calibration",
 )
 @command
 def run(
@@ -95,6 +97,7 @@ def run(
     precision: Precision = None,
     config: Annotated[Path | None, typer.Option(help="YAML configuration file.")] = None,
     logger: Logger = None,
+    probe: Probes = None,
     quick: Quick = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -111,6 +114,7 @@ def run(
         settings=settings_of(settings, root, cache, precision),
         config_file=config,
         logger=logger,
+        probes=probe,
         quick=quick,
         fresh=fresh,
         quiet=quiet,
@@ -342,7 +346,8 @@ def show(
 app.command(
     rich_help_panel=RUNS,
     epilog="Examples: clbench compare --benchmark mini --methods nusa,lora --seeds 0-4 | "
-    "clbench compare --config study.yaml --jobs 4 | clbench compare --logger wandb",
+    "clbench compare --config study.yaml --jobs 4 | clbench compare --logger wandb | "
+    "clbench compare --methods nusa,lora --probe gap,calibration --out tables",
 )(grids.compare)
 app.command(
     rich_help_panel=RUNS,
@@ -378,7 +383,8 @@ app.command(
 app.command(
     rich_help_panel=RUNS,
     epilog="Examples: clbench evaluate --backbone ViT-B-16/openai --benchmark mtil --root ~/data | "
-    "clbench evaluate --backbone after-1.pt --benchmark mtil --after Aircraft --out mine.csv",
+    "clbench evaluate --backbone after-1.pt --benchmark mtil --after Aircraft --out mine.csv | "
+    "clbench evaluate --backbone mini --probe gap,calibration",
 )(runs.evaluate)
 
 

@@ -91,6 +91,11 @@ def presets(incomplete: str) -> list[str]:
     return _starting(PRESETS, incomplete)
 
 
+def probes(incomplete: str) -> list[str]:
+    """Probes, with commas between."""
+    return _next_of_list(registry.probe_names(), incomplete)
+
+
 def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS

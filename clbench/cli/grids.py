@@ -29,7 +29,7 @@ from clbench.cli.options import (
     Methods,
     Out,
     Precision,
-    Probe,
+    Probes,
     Quick,
     Quiet,
     Retries,
@@ -39,6 +39,7 @@ from clbench.cli.options import (
     Seeds,
     Settings,
     Time,
+    Trial,
     settings_of,
 )
 from clbench.core.errors import ClbenchError
@@ -67,6 +68,7 @@ def compare(
     out: Out = None,
     matrices: Matrices = False,
     logger: Logger = None,
+    probe: Probes = None,
     quick: Quick = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -81,7 +83,7 @@ def compare(
     sbatch: Sbatch = None,
     detach: Detach = False,
     dry_run: DryRun = False,
-    probe: Probe = False,
+    trial: Trial = False,
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
     from clbench.config import named
@@ -93,7 +95,7 @@ def compare(
         _names(methods),
         None if seeds is None else parse_seeds(seeds),
         config_file=config,
-        overrides=named(backbone, settings_of(settings, root, cache, precision), logger),
+        overrides=named(backbone, settings_of(settings, root, cache, precision), logger, probe),
         quick=quick,
     )
     wanted = _wanted(
@@ -106,7 +108,7 @@ def compare(
     )
     _make(
         Grid(planned, runs_dir, wanted),
-        _Manner(dry_run, probe, detach, fresh, quiet, matrices, out),
+        _Manner(dry_run, trial, detach, fresh, quiet, matrices, out),
     )
 
 
@@ -138,6 +140,7 @@ def sweep(
     precision: Precision = None,
     out: Out = None,
     logger: Logger = None,
+    probe: Probes = None,
     quick: Quick = False,
     fresh: Fresh = False,
     quiet: Quiet = False,
@@ -152,7 +155,7 @@ def sweep(
     sbatch: Sbatch = None,
     detach: Detach = False,
     dry_run: DryRun = False,
-    probe: Probe = False,
+    trial: Trial = False,
 ) -> None:
     """Run all combinations of benchmarks, backbones, orders, settings, methods and seeds."""
     from clbench.config import named, read_config
@@ -169,7 +172,7 @@ def sweep(
         tree | {key: value for key, value in given.items() if value is not None},
         _names(methods),
         None if seeds is None else parse_seeds(seeds),
-        overrides=named(None, settings_of(settings, root, cache, precision), logger),
+        overrides=named(None, settings_of(settings, root, cache, precision), logger, probe),
         quick=quick,
     )
     wanted = _wanted(
@@ -182,7 +185,7 @@ def sweep(
     )
     _make(
         Grid(planned, runs_dir, wanted),
-        _Manner(dry_run, probe, detach, fresh, quiet, False, out),
+        _Manner(dry_run, trial, detach, fresh, quiet, False, out),
     )
 
 
@@ -270,7 +273,7 @@ class _Manner:
     """What a command does besides making runs."""
 
     dry_run: bool
-    probe: bool
+    trial: bool
     detach: bool
     fresh: bool
     quiet: bool
@@ -281,7 +284,7 @@ class _Manner:
 def _make(grid: Grid, manner: _Manner) -> None:
     """Make a grid and print its tables, or print what would be made."""
     if manner.dry_run:
-        _forecast(grid, SafeConsole(stderr=True) if manner.probe else None)
+        _forecast(grid, SafeConsole(stderr=True) if manner.trial else None)
         return
     if manner.detach:
         say(grid.hand_over(fresh=manner.fresh))
@@ -296,10 +299,10 @@ def _make(grid: Grid, manner: _Manner) -> None:
         raise ClbenchError("\n".join(made.problems))
 
 
-def _forecast(grid: Grid, probe: Console | None) -> None:
+def _forecast(grid: Grid, trial: Console | None) -> None:
     from clbench.launch.view import forecast_table
 
-    table, total = forecast_table(grid.forecast(probe))
+    table, total = forecast_table(grid.forecast(trial))
     console().print(table)
     say(total)
 

@@ -62,6 +62,15 @@ Logger = Annotated[
         autocompletion=completion.loggers,
     ),
 ]
+Probes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--probe",
+        help="What to measure at every row besides accuracies, e.g. gap; names or file.py:Class, "
+        "comma-separated or repeated.",
+        autocompletion=completion.probes,
+    ),
+]
 Quick = Annotated[bool, typer.Option("--quick", help="Smoke run; its numbers mean nothing.")]
 Fresh = Annotated[
     bool,
@@ -159,10 +168,10 @@ DryRun = Annotated[
 ]
 
 
-Probe = Annotated[
+Trial = Annotated[
     bool,
     typer.Option(
-        "--probe",
+        "--trial",
         help="With --dry-run: where nothing is known, make a smoke run to tell the cost.",
         rich_help_panel=LAUNCHING,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from clbench.cli.options import (
     Benchmark,
     CacheFolder,
     Precision,
+    Probes,
     Quick,
     Quiet,
     Root,
@@ -150,6 +152,7 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
     cache: CacheFolder = None,
     settings: Settings = None,
     precision: Precision = None,
+    probe: Probes = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     quick: Quick = False,
     quiet: Quiet = False,
@@ -165,6 +168,7 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
         benchmark or "mini",
         after=after,
         settings=settings_of(settings, root, cache, precision),
+        probes=probe,
         quick=quick,
         quiet=quiet,
     )
@@ -183,5 +187,17 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
         table.add_row(Text(task), str(counts[task]), f"{100 * accuracy:.2f} %")
     table.add_row(Text("mean", style="bold"), "", f"{100 * evaluation.mean:.2f} %")
     console().print(table)
+    _show_probes(evaluation.probes)
     if out is not None:
         say(f"row {evaluation.after!r} of {out}")
+
+
+def _show_probes(probes: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Print what probes measured, without details."""
+    for name, values in probes.items():
+        table = Table(f"probe {name}", "", box=None, pad_edge=False)
+        table.columns[1].justify = "right"
+        for measure, value in values.items():
+            if value is not None and "/" not in measure:
+                table.add_row(Text(measure), f"{value:.4g}")
+        console().print(table)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Literal, cast
 
@@ -219,6 +220,15 @@ class CLIP(nn.Module):
         if self._text_trains():
             return self._class_features(classes)
         return self._remembered((classes, self.tokenizer), lambda: self._class_features(classes))
+
+    @contextmanager
+    def remembering_in(self, memo: Memo) -> Iterator[None]:
+        """While open, text features are remembered in another place than the model's own."""
+        own, self._memo = self._memo, memo
+        try:
+            yield
+        finally:
+            self._memo = own
 
     def blocks(self, encoder: Encoder) -> list[nn.Module]:
         """The residual attention blocks of one encoder, input side first."""

@@ -23,6 +23,7 @@ INDIFFERENT: Final = frozenset(
         "logger",
         "checkpoint_every",
         "compile",
+        "probes",
         "evaluation",  # but see `decisive`
     }
 )

@@ -191,6 +191,8 @@ class RunSettings(Settings):
         deterministic: use kernels that give the same bits every time, on GPUs too.
         logger: where the run is tracked besides its directory, as a list or as names with commas
             between; not part of the hash.
+        probes: what is measured at every row besides accuracies, as a list or as names with commas
+            between; not part of the hash.
     """
 
     benchmark: BenchmarkSettings = BenchmarkSettings()
@@ -212,8 +214,9 @@ class RunSettings(Settings):
     tested_on: Literal["test", "validation"] = "test"
     deterministic: bool = False
     logger: tuple[Logger, ...] = ("csv",)
+    probes: tuple[str, ...] = ()
 
-    @field_validator("logger", mode="before")
+    @field_validator("logger", "probes", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
         names = [value] if isinstance(value, str) else value

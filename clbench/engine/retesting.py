@@ -11,6 +11,7 @@ from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.engine.probing import Measured, Probes, Probing
 from clbench.engine.process.progress import QuietReporter, Reporter
 from clbench.engine.process.randomness import exact_kernels, seed_everything
 from clbench.engine.process.stopping import StopRequest
@@ -115,3 +116,43 @@ def measure_row(
     with stop, quiet_libraries(), exact_kernels(settings.deterministic):
         tester = RowTester(settings, sequence, model, method, folder, lambda text: None)
         return tester.learned(learned, reporter, stop)
+
+
+def measure_probes(
+    settings: RunSettings,
+    sequence: SequenceData,
+    model: CLIP,
+    method: Method,
+    probes: Probes,
+    learned: int,
+    reporter: Reporter,
+) -> dict[str, Measured]:
+    """What probes find about a method as it is, without a run around it.
+
+    They see no model from before, so what they measure against one is nothing.
+
+    Args:
+        settings: batch size, precision, kernels.
+        sequence: the images.
+        model: the method's CLIP, on its device.
+        method: prepared.
+        probes: the probes.
+        learned: number of tasks.
+        reporter: shows progress.
+
+    Raises:
+        ClbenchError: a probe fails.
+    """
+    stop = StopRequest()
+    probing = Probing(
+        probes,
+        settings,
+        sequence,
+        model,
+        reporter,
+        lambda text: None,
+        stop.check,
+        forgiving=False,
+    )
+    with stop, quiet_libraries(), exact_kernels(settings.deterministic):
+        return probing.measure(learned, method)

@@ -19,6 +19,7 @@ from clbench.core.results.result import RunResult
 from clbench.core.results.tracker import Tracker
 from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
+from clbench.engine.probing import Probes, Probing
 from clbench.engine.process.failures import explained
 from clbench.engine.process.guarded_trackers import GuardedTrackers
 from clbench.engine.process.progress import Reporter, row_text
@@ -26,7 +27,7 @@ from clbench.engine.process.randomness import exact_kernels, seed_everything
 from clbench.engine.process.stopping import StopRequest
 from clbench.engine.process.world import ALONE, World
 from clbench.engine.rundir import provenance
-from clbench.engine.rundir.checkpoints import Checkpoint, Position
+from clbench.engine.rundir.checkpoints import Checkpoint, DamagedCheckpointError, Position
 from clbench.engine.rundir.costs import reset_peak_memory
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs, reference_sources
@@ -40,7 +41,7 @@ from clbench.engine.rundir.resuming import (
 )
 from clbench.engine.rundir.zeroshot import ZeroShotCache
 from clbench.engine.testing import RowTester
-from clbench.engine.training.allocator import freed_memory_kept
+from clbench.engine.training.allocator import freed_memory_kept, give_back
 from clbench.engine.training.attributes import Attributes, drop_transient
 from clbench.engine.training.callbacks import LossCallback
 from clbench.engine.training.compiling import compiled
@@ -73,6 +74,7 @@ class SequenceRunner:
         zero_shot: row 0 of earlier runs on the same backbone and benchmark.
         publish: writes further files from the result so far.
         world: the processes that train together; only the one that leads tests and writes.
+        probes: what is measured at every row besides accuracies.
     """
 
     def __init__(  # noqa: PLR0913 - everything a run is made of, once
@@ -87,6 +89,7 @@ class SequenceRunner:
         zero_shot: ZeroShotCache,
         publish: Publish,
         world: World = ALONE,
+        probes: Probes | None = None,
     ) -> None:
         self.settings = settings
         self.sequence = sequence
@@ -110,6 +113,15 @@ class SequenceRunner:
         self.recorder = Recorder(settings, inputs, self.device, world.starter)
         self.tester = RowTester(settings, sequence, model, method, directory.path, directory.log)
         self.stop = StopRequest()
+        self.probing = Probing(
+            probes or Probes(),
+            settings,
+            sequence,
+            model,
+            reporter,
+            self._log,
+            self.stop.check,
+        )
         self.attributes: Attributes
         self.backbone = state_bytes(model)
 
@@ -190,6 +202,10 @@ class SequenceRunner:
         reset_peak_memory(self.device)
         self.directory.save_settings(self.settings)
         self._forget(None if resume is None else resume.position)
+        if resume is not None:
+            self.recorder.probes.load(resume.result.probes, resume.matrix.learned)
+        with self._probes():
+            self.probing.start()
         matrix = self._row_zero() if resume is None else resume.matrix
         self._prepare(resume)
         result = self._save(matrix)
@@ -240,6 +256,7 @@ class SequenceRunner:
                 correct = self.tester.zero_shot(self.reporter, self.stop)
             self.zero_shot.save(correct)
         self.tester.remember(0, correct)
+        self._probe(0, None)
         return self._record(matrix, 0, correct)
 
     def _learn(self, task: int, within: Checkpoint | None) -> None:
@@ -253,6 +270,8 @@ class SequenceRunner:
         seed_everything(self.settings.seed, task + 1)
         augmentation = self.settings.train.augmentation
         data = MethodData(self.sequence, task, self.model.tokenize, augmentation, self.method.needs)
+        with self._probes():
+            self.probing.before_task(task, self.method)
         self.attributes.mark()
         with self._overhead(f"beginning {spec.name}"):
             self.method.train()
@@ -353,9 +372,27 @@ class SequenceRunner:
         """Test after `learned` tasks and save the result with the new row."""
         with self.recorder.stopwatch.measure("evaluation"):
             correct = self.tester.learned(learned, self.reporter, self.stop)
+        self._probe(learned, self.method)
         result = self._save(self._record(matrix, learned, correct))
         self.trackers.row(result)
         return result
+
+    def _probe(self, learned: int, method: Method | None) -> None:
+        """Have the probes look at the model after `learned` tasks."""
+        with self._probes():
+            found = self.probing.measure(learned, method)
+        for name, one in found.items():
+            self.recorder.probes.note(learned, name, one.values, one.seconds, one.data)
+
+    @contextmanager
+    def _probes(self) -> Iterator[None]:
+        """What holds while probes look: what they cost is not the run's."""
+        if not self.probing:
+            yield
+            return
+        with self.recorder.apart():
+            yield
+            give_back(self.device)
 
     def _record(self, matrix: AccuracyMatrix, learned: int, correct: CorrectRow) -> AccuracyMatrix:
         """Keep a finished row image by image, show and log it, and add it to the matrix."""
@@ -369,12 +406,27 @@ class SequenceRunner:
 
     def _restore(self, resume: Resume) -> None:
         """Put method and counts where they were, or where the unfinished task began."""
+        if resume.untested:
+            self._show_before(resume.position.learned - 1)
         checkpoint = resume.checkpoint if not resume.position.step else resume.start
         if checkpoint is not None:
             self.method.load_state_dict(dict(checkpoint.method))
         self.recorder.restore(resume.counters, resume.position.step, str(resume))
         if resume.costs_are_newer:
             self.recorder.restore_costs(resume.result.cost)
+
+    def _show_before(self, task: int) -> None:
+        """Show the probes the model before a task that an earlier process learned."""
+        if not self.probing:
+            return
+        if task:
+            try:
+                before = self.directory.checkpoints.load(Position(task))
+            except DamagedCheckpointError:  # what depends on it stays unknown
+                return
+            self.method.load_state_dict(dict(before.method))
+        with self._probes():
+            self.probing.before_task(task, self.method)
 
     def _restore_within(self, checkpoint: Checkpoint) -> None:
         """After `begin_task` was called once more, put the method where the checkpoint found it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,7 +17,8 @@ from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.engine.process.environment import place
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs
-from clbench.launch import probes
+from clbench.inputs import unmeasured
+from clbench.launch import trials
 from clbench.launch.cells import Cell, Launcher, Outcome, Resources
 from clbench.launch.driving import RETRIES, Drive, Failure, told_once
 from clbench.launch.engines.local import Local
@@ -127,7 +129,10 @@ class Grid:
         if left:
             failures += self._launch(left, console, quiet)
         done = [cell for cell in self.cells if states[cell.key] in KNOWN and cell.finished()]
-        return Made([RunResult.load(cell.path) for cell in done], failures)
+        results = [RunResult.load(cell.path) for cell in done]
+        if not quiet:
+            self._note_unmeasured(done, results, console)
+        return Made(results, failures)
 
     def hand_over(self, *, fresh: bool = False) -> str:
         """Have what is missing made by a launcher whose runs stay, without waiting for it.
@@ -156,11 +161,11 @@ class Grid:
         count = f"{len(left)} run{'s' * (len(left) != 1)} submitted"
         return "; ".join(filter(None, (count, self.launcher.farewell())))
 
-    def forecast(self, probe: Console | None = None) -> Forecast:
+    def forecast(self, trial: Console | None = None) -> Forecast:
         """What is left to do, and what it will cost.
 
         Args:
-            probe: where nothing is known, make smoke runs to tell, with progress shown there.
+            trial: where nothing is known, make smoke runs to tell, with progress shown there.
         """
         states = list(self._states().values())
         costs = Costs([self.runs_dir])
@@ -168,11 +173,11 @@ class Grid:
             None if state == COMPLETE else costs.of(self._planned[cell.key][0])
             for cell, state in zip(self.cells, states, strict=True)
         ]
-        if probe is not None:
-            known = self._probed(states, known, probe)
+        if trial is not None:
+            known = self._tried(states, known, trial)
         return Forecast(self.cells, states, known, self.resources)
 
-    def _probed(
+    def _tried(
         self, states: Sequence[str], known: Sequence[Estimate | None], console: Console
     ) -> list[Estimate | None]:
         """Costs with those that smoke runs tell, made here one by one, where nothing was known."""
@@ -181,18 +186,31 @@ class Grid:
             for cell, state, cost in zip(self.cells, states, known, strict=True)
             if cost is None and state in (PARTIAL, MISSING)
         }
-        short = [probes.shortened(plan) for plan in probes.kinds(list(unknown.values()))]
+        short = [trials.shortened(plan) for plan in trials.kinds(list(unknown.values()))]
         alone = Wanted(resources=Resources(jobs=1, cpus=self.resources.cpus))
-        Grid(short, probes.folder(self.runs_dir), alone).make(console)
-        sizes: dict[str, probes.Sizes] = {}
+        Grid(short, trials.folder(self.runs_dir), alone).make(console)
+        sizes: dict[str, trials.Sizes] = {}
         found = list(known)
         for i, cell in enumerate(self.cells):
             if (plan := unknown.get(cell.key)) is not None:
                 place = f"{plan[0].benchmark} {plan[0].backbone}"
                 if place not in sizes:
-                    sizes[place] = probes.Sizes.of(plan[0])
-                found[i] = probes.estimate(plan, self.runs_dir, sizes[place])
+                    sizes[place] = trials.Sizes.of(plan[0])
+                found[i] = trials.estimate(plan, self.runs_dir, sizes[place])
         return found
+
+    def _note_unmeasured(
+        self, cells: Sequence[Cell], results: Sequence[RunResult], console: Console
+    ) -> None:
+        """Say which complete runs lack probes that are asked for, each kind of lack once."""
+        lacking = Counter(
+            unmeasured(self._planned[cell.key][0], result)
+            for cell, result in zip(cells, results, strict=True)
+        )
+        for text, count in lacking.items():
+            if text is not None:
+                line = f"{count} of {len(cells)} runs: {text}"
+                console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _put_aside(self, console: Console) -> None:
         for cell in self.cells:

@@ -17,6 +17,7 @@ from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import BEST, SECOND, Grid
 from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
+from clbench.report.probed.tables import probe_grid, probe_table, probes_of
 from clbench.report.tables.comparison import Comparison, comparison_grid
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.grid import CONSOLE_KEYS, WHOLE, View, percent, summary_grid
@@ -74,6 +75,9 @@ class ConsoleReport:
                 if _width(grid) <= options.max_width:
                     break
             yield to_rich(grid)
+            for name in probes_of(group.results):
+                yield Text(f"Probe {name}", style="bold")
+                yield _fitting(probe_grid(probe_table(group.results, name)), options.max_width)
             if left_out := [title for title in whole.header if title not in grid.header]:
                 yield Text(
                     f"No room at {options.max_width} columns for: {', '.join(left_out)} "
@@ -163,6 +167,31 @@ def to_rich(grid: Grid) -> Table:
         cells = [Text(cell.text or "-", style=_STYLES.get(cell.mark, "")) for cell in row]
         table.add_row(*cells, end_section=i + 1 in grid.rules)
     return table
+
+
+def _fitting(grid: Grid, width: int) -> Table:
+    """A table below which, on a narrow terminal, the same rows go on with the other columns."""
+    table = Table.grid()
+    shown, first = 1, True
+    while first or shown < len(grid.header):
+        columns = [0]
+        while shown < len(grid.header):
+            if len(columns) > 1 and _width(_part(grid, [*columns, shown])) > width:
+                break
+            columns.append(shown)
+            shown += 1
+        table.add_row(to_rich(_part(grid, columns)))
+        first = False
+    return table
+
+
+def _part(grid: Grid, columns: Sequence[int]) -> Grid:
+    """Some columns of a table."""
+    return Grid(
+        tuple(grid.header[i] for i in columns),
+        tuple(tuple(row[i] for i in columns) for row in grid.rows),
+        tuple(grid.numeric[i] for i in columns),
+    )
 
 
 def _widths(grid: Grid) -> list[int]:

@@ -9,6 +9,7 @@ from clbench.core.files import write_atomic
 from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
 from clbench.core.results.result import RunResult
 from clbench.report.formats.render import to_markdown
+from clbench.report.probed.tables import probes_of, rows_grid
 from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import file_name
@@ -20,7 +21,8 @@ def publish(result: RunResult, folder: Path) -> None:
     write_matrix_csv(result.matrix, folder / "matrix.csv")
     summary = to_markdown(summary_grid(summary_table([result]), result.benchmark.setting))
     matrix = to_markdown(matrix_grid(result.matrix.to_frame()))
-    write_atomic(folder / "table.md", f"{summary}\n{matrix}")
+    probes = [to_markdown(rows_grid(result, name)) for name in probes_of([result])]
+    write_atomic(folder / "table.md", "\n".join([summary, matrix, *probes]))
 
 
 def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clbench.core.results.result import RunResult
-from clbench.core.results.tracker import Stage, stages
+from clbench.core.results.tracker import Stage, probe_values, stages
 from clbench.trackers.heatmap import heatmap_image
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class TensorBoardTracker:
         for name, value in zip(result.benchmark.tasks, row, strict=True):
             if value is not None:
                 self._writer.add_scalar(f"accuracy/{name}", value, stage.learned)
+        for name, value in probe_values(result, stage.learned):
+            self._writer.add_scalar(f"probe/{name}", value, stage.learned)
 
     def _results(self, result: RunResult) -> None:
         assert self._writer is not None

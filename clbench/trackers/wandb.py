@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.core.files import write_atomic
 from clbench.core.results.result import RunResult
-from clbench.core.results.tracker import Stage, stages
+from clbench.core.results.tracker import Stage, probe_values, stages
 from clbench.trackers.heatmap import heatmap_image
 
 if TYPE_CHECKING:
@@ -31,8 +31,11 @@ ARTIFACT_FILES = (
     "table.md",
     "metrics.jsonl",
     "metrics.csv",
+    "probes.csv",
     "log.txt",
 )
+SECTIONS = {"accuracy": "task", "matrix": "task", "probe": "task", "train": "step"}
+"""What the numbers of each section are drawn over."""
 INIT_SECONDS = 30.0
 FINISH_SECONDS = 120.0
 """Seconds that a run waits for the server at its start and end."""
@@ -148,8 +151,8 @@ class WandbTracker:
         if self._run.disabled:  # WANDB_MODE=disabled
             self._run = None
             return None
-        for metric, axis in (("accuracy/*", "task"), ("matrix/*", "task"), ("train/*", "step")):
-            self._run.define_metric(metric, step_metric=axis)
+        for section, axis in SECTIONS.items():
+            self._run.define_metric(f"{section}/*", step_metric=axis)
         return reason if self._run.offline else None
 
     def _init(self, result: RunResult, mode: Any) -> wandb.Run:
@@ -188,6 +191,7 @@ class WandbTracker:
         accuracies = result.accuracy.values[stage.learned]
         row = {f"accuracy/{t}": a for t, a in zip(tasks, accuracies, strict=True) if a is not None}
         values: dict[str, Any] = {"task": stage.learned, **row}
+        values |= {f"probe/{name}": v for name, v in probe_values(result, stage.learned)}
         if stage.learned == result.matrix.learned:
             rows = zip(["zero-shot", *tasks], result.accuracy.values, strict=True)
             table: list[Any] = [[name, *cells] for name, cells in rows]

@@ -73,7 +73,7 @@ def test_a_sweep_is_made_by_processes_and_the_same_command_makes_what_is_missing
 
 
 @pytest.mark.slow
-def test_what_nothing_is_known_of_is_probed(tmp_path: Path) -> None:
+def test_what_nothing_is_known_of_is_tried(tmp_path: Path) -> None:
     """Smoke runs of a few steps tell what whole runs of `mini` will cost."""
     runs = tmp_path / "runs"
     command = ["sweep", "--benchmarks", "mini", "--methods", "zeroshot,finetune", "--cpus", 1]
@@ -82,18 +82,18 @@ def test_what_nothing_is_known_of_is_probed(tmp_path: Path) -> None:
     assert "4 to make" in unknown.stdout
     assert "nothing like them was measured yet" in unknown.stdout
 
-    probed = invoke(*command, "--probe")
-    assert probed.exit_code == 0, probed.output
-    assert probed.stderr.count("done    ") == 2, "one smoke run per method"
-    told = " ".join(probed.stdout.split())
-    steps = clbench.load_result(next(runs.glob(".launch/probes/*/finetune/*"))).cost.steps
-    assert told.count(f"a probe of {steps} steps") == 2
-    assert told.count("a probe of 0 steps") == 2
+    tried = invoke(*command, "--trial")
+    assert tried.exit_code == 0, tried.output
+    assert tried.stderr.count("done    ") == 2, "one smoke run per method"
+    told = " ".join(tried.stdout.split())
+    steps = clbench.load_result(next(runs.glob(".launch/trials/*/finetune/*"))).cost.steps
+    assert told.count(f"a trial of {steps} steps") == 2
+    assert told.count("a trial of 0 steps") == 2
     assert "4 runs, 0 complete, 4 to make" in told
     assert list(runs.glob("*/*/*/result.json")) == [], "no run was made"
 
-    again = invoke(*command, "--probe")
-    assert (again.stdout, again.stderr) == (probed.stdout, ""), "the probes are kept"
+    again = invoke(*command, "--trial")
+    assert (again.stdout, again.stderr) == (tried.stdout, ""), "the trials are kept"
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from clbench.core.task import Benchmark, Setting
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 from clbench.engine import testing
+from clbench.engine.probing import Probes
 from clbench.engine.process.progress import QuietReporter, Reporter
 from clbench.engine.rundir.directory import RunDirectory, run_path
 from clbench.engine.rundir.zeroshot import ZeroShotCache
@@ -53,6 +54,7 @@ def run(
         model: CLIP | None = None,
         steps: int = 6,
         trackers: Sequence[Tracker] = (),
+        probes: Probes | None = None,
         **settings: Any,
     ) -> RunResult:
         resolved = RunSettings.model_validate(
@@ -76,6 +78,7 @@ def run(
                 reporter=reporter or QuietReporter(),
                 zero_shot=ZeroShotCache(runs, {"backbone": chosen.fingerprint()}),
                 publish=lambda result, folder: None,
+                probes=probes,
             )
             return runner.run(trackers)
 

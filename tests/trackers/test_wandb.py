@@ -114,7 +114,8 @@ def test_an_offline_run_equals_the_result(run: Run) -> None:
     result = run.after(3)
     assert rows(found) == [(t, list(row)) for t, row in enumerate(result.accuracy.values)]
     assert losses(found) == EXPECTED_LOSSES
-    assert found.axes == {"accuracy/*": "task", "matrix/*": "task", "train/*": "step"}
+    over_tasks = dict.fromkeys(("accuracy/*", "matrix/*", "probe/*"), "task")
+    assert found.axes == {**over_tasks, "train/*": "step"}
     assert {key: found.summary[key] for key in result.summary} == result.summary
     assert {key: found.summary[key] for key in summary_fields(result)} == summary_fields(result)
     assert found.summary["cost/steps"] == 120

@@ -35,7 +35,7 @@ def effective_rank(model: CLIP, encoder: Encoder, energy: float = ENERGY) -> flo
     shares = []
     for block in model.blocks(encoder):
         for name in PROJECTIONS.values():
-            weight = _weight(block.attn.get_submodule(name))  # type: ignore[union-attr]
+            weight = weight_of(block.attn.get_submodule(name))  # type: ignore[union-attr]
             if weight is None or not weight.isfinite().all():
                 return None
             shares.append(_principal_share(weight, energy))
@@ -49,7 +49,7 @@ def _principal_share(weight: Tensor, energy: float) -> float:
     return principal_rank(squares.sqrt(), energy) / len(squares)
 
 
-def _weight(layer: nn.Module) -> Tensor | None:
+def weight_of(layer: nn.Module) -> Tensor | None:
     """The matrix that a layer applies; None for a module of unknown kind."""
     if isinstance(layer, LowRankLinear | SingularLinear):
         weight = layer.base.weight.double()

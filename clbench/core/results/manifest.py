@@ -33,6 +33,7 @@ FILES: Final = (
     "matrix.csv",
     "metrics.csv",
     LOSS_FILE,
+    "probes.csv",
     RESULT_FILE,
     "table.md",
 )

@@ -33,7 +33,7 @@ SCHEMA: Final = 4
 """Raised whenever a key of result.json changes its meaning, or another is required.
 
 1: the first. 2: ``sha256``, the hash of everything else in the file. 3: the directory of a finished
-run has a manifest. 4: the summary has ``learned``.
+run has a manifest. 4: the summary has ``learned``; results may hold probes.
 """
 READABLE: Final = (1, 2, 3, 4)
 SINCE: Final = {"learned": 4}
@@ -48,6 +48,8 @@ SUMMARY_TOLERANCE = 1e-9
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+Numbers = tuple[float | None, ...]
+"""One number per row of the accuracy matrix."""
 Status = Literal["complete", "partial", "quick"]
 
 
@@ -233,6 +235,27 @@ class EffectiveRankRecord(Record):
     values: dict[str, tuple[Fraction | None, ...]]
 
 
+class ProbeRecord(Record):
+    """What a probe found, before training and after every task.
+
+    Attributes:
+        values: name to T + 1 numbers, rows as in the accuracy matrix; null where not measured or
+            not defined. A name with a slash (``ece/digits``) is a detail of what stands before it.
+        seconds: that the probe took for each row.
+        data: hash of each set of images or texts that it looked at besides the tasks' own; empty
+            (no key in the file) where there were none.
+    """
+
+    values: dict[str, Numbers]
+    seconds: tuple[Seconds | None, ...]
+    data: dict[str, str] = {}
+
+    @property
+    def main(self) -> dict[str, Numbers]:
+        """The values without details, as tables and figures show them."""
+        return {name: row for name, row in self.values.items() if "/" not in name}
+
+
 class RunResult(Record):
     """One method on one benchmark with one seed.
 
@@ -246,6 +269,8 @@ class RunResult(Record):
         provenance: versions, machine and code state; never used in comparisons.
         effective_rank: of the attention weights; None (no key in the file) where the method
             trains nothing, and in results of older versions.
+        probes: what was measured besides accuracies, by probe; empty (no key in the file) where
+            no probe was asked for, and in results of older versions.
     """
 
     schema_version: Literal[1, 2, 3, 4] = Field(default=SCHEMA, alias="schema")
@@ -263,6 +288,7 @@ class RunResult(Record):
     data: DataRecord = DataRecord()
     provenance: dict[str, Any] = {}
     effective_rank: EffectiveRankRecord | None = None
+    probes: dict[str, ProbeRecord] = {}
     _path: Path | None = PrivateAttr(None)
 
     @property
@@ -320,6 +346,9 @@ class RunResult(Record):
         ranks = {} if self.effective_rank is None else self.effective_rank.values
         if any(len(row) != len(matrix.values) for row in ranks.values()):
             raise ValueError("effective_rank needs as many values as the accuracies have rows")
+        for name, record in self.probes.items():
+            if any(len(r) != len(matrix.values) for r in (record.seconds, *record.values.values())):
+                raise ValueError(f"probe {name} needs as many values as the accuracies have rows")
         return self
 
     @classmethod
@@ -401,19 +430,26 @@ class RunResult(Record):
     def _lies_in(self, file: Path) -> None:
         self._path = file.parent if file.name == FILE_NAME else file
 
-    def to_json(self) -> str:
-        """The text of the result file: keys in declared order, one line per matrix row."""
+    def _content(self) -> dict[str, Any]:
+        """JSON values, without keys that say nothing or that a file of this schema lacks."""
         content = self.model_dump(mode="json", by_alias=True)
-        if self.effective_rank is None:
-            del content["effective_rank"]
+        optional = [
+            (content, ("effective_rank", "probes")),
+            *((record, ("data",)) for record in content["probes"].values()),
+            (content["data"], ("prompts", "validation", "reference_hashes")),
+            (content["method"], ("source", "decides_by_batch")),
+        ]
+        for part, keys in optional:
+            for key in keys:
+                if not part[key]:
+                    del part[key]
         for key in self._later_keys():
             del content["summary"][key]
-        for key in ("prompts", "validation", "reference_hashes"):
-            if not content["data"][key]:
-                del content["data"][key]
-        for key in ("source", "decides_by_batch"):
-            if not content["method"][key]:
-                del content["method"][key]
+        return content
+
+    def to_json(self) -> str:
+        """The text of the result file: keys in declared order, one line per matrix row."""
+        content = self._content()
         if self.schema_version > 1:
             content[HASH] = content_hash(content)
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)

@@ -69,7 +69,7 @@ def same_numbers(first: RunResult, second: RunResult) -> list[str]:
     """Where two results of the same settings differ; empty if nowhere.
 
     Returns:
-        One line per difference: weights, data, steps, accuracies.
+        One line per difference: weights, data, steps, accuracies, what both have from probes.
     """
     a, b = first.matrix, second.matrix
     if a.tasks != b.tasks:
@@ -87,4 +87,9 @@ def same_numbers(first: RunResult, second: RunResult) -> list[str]:
             f"{int(different.sum())} of {different.size} accuracies differ, "
             f"by up to {100 * largest:.2f} percentage points"
         )
-    return lines
+    both_probed = sorted(first.probes.keys() & second.probes.keys())
+    return lines + [
+        f"what probe {name} measured differs"
+        for name in both_probed
+        if first.probes[name].values != second.probes[name].values
+    ]

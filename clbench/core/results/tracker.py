@@ -67,3 +67,11 @@ def stages(result: RunResult, folder: Path) -> Iterator[Stage]:
         )
         steps = losses[-1][0] if losses else steps
         yield Stage(learned, learned <= tested, steps, losses)
+
+
+def probe_values(result: RunResult, learned: int) -> Iterator[tuple[str, float]]:
+    """What probes measured after so many tasks, without details: ``probe/measure`` and number."""
+    for probe, record in sorted(result.probes.items()):
+        for key, row in record.main.items():
+            if (value := row[learned]) is not None:
+                yield f"{probe}/{key}", value

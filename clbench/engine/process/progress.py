@@ -40,6 +40,9 @@ class Reporter(Protocol):
     def tested(self, images: int) -> None:
         """That many more images are tested."""
 
+    def probing(self, name: str) -> None:
+        """A probe begins to look at the model."""
+
     def row(self, learned: int, accuracy: Mapping[int, float]) -> None:
         """Accuracy per task index after `learned` tasks."""
 
@@ -59,6 +62,7 @@ class QuietReporter:
     def loss(self, value: float) -> None: ...
     def testing(self, images: int) -> None: ...
     def tested(self, images: int) -> None: ...
+    def probing(self, name: str) -> None: ...
     def row(self, learned: int, accuracy: Mapping[int, float]) -> None: ...
     def note(self, text: str) -> None: ...
     def end(self) -> None: ...
@@ -134,6 +138,9 @@ class RichReporter(PlainReporter):
     def tested(self, images: int) -> None:
         self._progress.advance(self._current, images)
 
+    def probing(self, name: str) -> None:
+        self._start(f"probe {name}", None)
+
     def row(self, learned: int, accuracy: Mapping[int, float]) -> None:
         super().row(learned, accuracy)
         self._progress.update(self._overall, completed=learned)
@@ -141,7 +148,7 @@ class RichReporter(PlainReporter):
     def end(self) -> None:
         self._progress.stop()
 
-    def _start(self, label: str, total: int) -> None:
+    def _start(self, label: str, total: int | None) -> None:
         self._label = label
         self._progress.reset(self._current, total=total, description=label)
 

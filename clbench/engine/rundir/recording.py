@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -22,8 +23,8 @@ from clbench.core.results.result import (
 )
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir import provenance
-from clbench.engine.rundir.costs import Stopwatch, peak_memory
-from clbench.engine.rundir.diagnostics import RankHistory
+from clbench.engine.rundir.costs import Stopwatch, peak_memory, reset_peak_memory
+from clbench.engine.rundir.diagnostics import ProbeHistory, RankHistory
 from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.sources import source_hash
 
@@ -53,6 +54,7 @@ class Recorder:
         self.device = device
         self.stopwatch = Stopwatch()
         self.ranks = RankHistory(len(inputs.benchmark.tasks))
+        self.probes = ProbeHistory(len(inputs.benchmark.tasks))
         self.steps = 0
         self.footprint = Footprint(trainable=0, added=0, stored=0, external=0)
         self.reference: str | None = None
@@ -128,6 +130,15 @@ class Recorder:
         }
         self._earlier_peak = max(self._earlier_peak, cost.peak_memory_bytes or 0)
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """While open, memory does not count."""
+        self._earlier_peak = self._peak_memory()
+        try:
+            yield
+        finally:
+            reset_peak_memory(self.device)
+
     def result(self, matrix: AccuracyMatrix, method: Method) -> RunResult:
         """The result so far."""
         settings, inputs, seconds = self.settings, self.inputs, self.stopwatch.so_far()
@@ -176,6 +187,7 @@ class Recorder:
                 "launch": self._launch(),
             },
             effective_rank=self.ranks.record(),
+            probes=self.probes.records(),
         )
 
     def _launch(self) -> dict[str, Any]:

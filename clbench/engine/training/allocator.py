@@ -42,6 +42,12 @@ def freed_memory_kept(device: torch.device) -> Iterator[None]:
         _set(libc, DEFAULT)
 
 
+def give_back(device: torch.device) -> None:
+    """Give freed memory back to the system now: what needed it will not come again soon."""
+    if device.type == "cpu" and _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @cache
 def _is_glibc() -> bool:
     return platform.libc_ver()[0] == "glibc"

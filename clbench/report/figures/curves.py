@@ -22,6 +22,7 @@ from clbench.report.figures.style import (
     new_figure,
     short_labels,
 )
+from clbench.report.probed.tables import measures_of
 
 PANELS: Final = 12
 """Most tasks shown; of longer sequences, evenly spaced ones."""
@@ -118,6 +119,49 @@ def draw_ranks(
         ax.margins(x=0.02)
     axes[0].set_ylabel("effective rank, % of full rank")
     _legend(figure, list(drawn.values()))
+    return figure
+
+
+def draw_probe(results: Sequence[RunResult], probe: str) -> Figure | None:
+    """What a probe measured over the sequence, one panel per measure; dotted: before training."""
+    series, fixed = make_series(results)
+    series = series or fixed
+    keys = [
+        key
+        for key in measures_of(results, probe)
+        if any(
+            (found := one.probed(probe, key)) is not None and np.isfinite(found).any()
+            for one in series
+        )
+    ][:PANELS]
+    if not keys:
+        return None
+    columns = min(_COLUMNS - 1, len(keys))
+    rows = math.ceil(len(keys) / columns)
+    figure = new_figure(WIDTH, 1.7 * rows + 0.6, wspace=0.04, hspace=0.05)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    drawn: dict[str, Series] = {}
+    reference = False
+    for i, ax in enumerate(axes.flat):
+        if i >= len(keys):
+            ax.set_axis_off()
+            continue
+        starts: list[float] = []
+        for number, one in enumerate(series):
+            if (values := one.probed(probe, keys[i])) is None:
+                continue
+            _curve(ax, one, values, shift=number)
+            drawn[one.label] = one
+            starts.append(values[:, 0].mean())
+        if starts and math.isfinite(starts[0]):
+            ax.axhline(starts[0], **REFERENCE_LINE)
+            reference = True
+        ax.set(title=keys[i])
+        if i + columns >= len(keys):
+            ax.set_xlabel("tasks learned")
+        ax.xaxis.set_major_locator(_whole_numbers(8))
+        ax.margins(x=0.02)
+    _legend(figure, list(drawn.values()), zero_shot=reference)
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,8 @@ from clbench.core.files import write_atomic
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.figures.chosen import default_choice
-from clbench.report.tables.groups import ComparableGroup, comparable_groups
+from clbench.report.probed.tables import probes_of
+from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,7 +133,12 @@ Draw = Callable[[Sequence[RunResult], Collection[str]], "Figure | None"]
 
 def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:
     """File name to title, caption and function, in the order they are shown."""
-    from clbench.report.figures.curves import draw_incremental, draw_ranks, draw_sequence
+    from clbench.report.figures.curves import (
+        draw_incremental,
+        draw_probe,
+        draw_ranks,
+        draw_sequence,
+    )
     from clbench.report.figures.matrices import draw_matrices
     from clbench.report.figures.points import draw_forgetting, draw_tradeoff
 
@@ -172,4 +179,12 @@ def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:
             f"the query, key, value and output projections of an encoder. {_BANDS}",
             draw_ranks,
         ),
+        **{
+            file_name(f"probe-{name}"): (
+                f"Probe {name} over the sequence",
+                f"One panel per measure, as defined in docs/probes.md. Dotted: zero-shot. {_BANDS}",
+                partial(draw_probe, probe=name),
+            )
+            for name in probes_of(results)
+        },
     }

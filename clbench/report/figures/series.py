@@ -72,6 +72,15 @@ class Series:
             return None
         return 100 * np.array([[math.nan if v is None else v for v in row] for row in known])
 
+    def probed(self, probe: str, key: str) -> Array | None:
+        """What a probe measured, ``(seeds, T + 1)``; None unless every seed has it."""
+        records = [result.probes.get(probe) for result in self.results]
+        rows = [None if r is None else r.values.get(key) for r in records]
+        known = [row for row in rows if row is not None]
+        if len(known) < len(rows):
+            return None
+        return np.array([[math.nan if v is None else v for v in row] for row in known])
+
     @property
     def training_seconds(self) -> float:
         """Mean training time of a run."""

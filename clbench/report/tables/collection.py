@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clbench.core.task import Setting
+from clbench.report.probed.tables import probe_documents
 from clbench.report.tables.comparison import Comparison, comparison_grid
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import per_task_table, per_task_values
@@ -82,7 +83,7 @@ def _group_tables(group: ComparableGroup, view: View) -> list[TableDocument]:
         [_PER_TASK_NOTE],
         index=False,
     )
-    return [summary_document(group, view), per_task]
+    return [summary_document(group, view), per_task, *probe_documents(group)]
 
 
 def summary_document(group: ComparableGroup, view: View = WHOLE) -> TableDocument:

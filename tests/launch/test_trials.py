@@ -10,7 +10,7 @@ import pytest
 from clbench import config
 from clbench.engine.rundir.directory import run_path
 from clbench.launch.plan import Planned
-from clbench.launch.probes import Sizes, estimate, folder, kinds, shortened
+from clbench.launch.trials import Sizes, estimate, folder, kinds, shortened
 from tests import made_up
 
 SIZES = Sizes({"arrows": 100, "clocks": 50, "flags": 20}, test=700)
@@ -51,4 +51,4 @@ def test_training_grows_with_steps_and_tests_with_images(
     cost = estimate(plan, tmp_path, SIZES)
     assert cost is not None
     assert cost.seconds == pytest.approx(0.5 + 2.0 * 700 / 350 + 6.0 * steps / 12)
-    assert (cost.memory, cost.basis) == (1234, "a probe of 12 steps")
+    assert (cost.memory, cost.basis) == (1234, "a trial of 12 steps")

@@ -45,13 +45,15 @@ class Sizes:
 
 def folder(runs_dir: Path) -> Path:
     """Where smoke runs are made."""
-    return runs_dir / FOLDER / "probes"
+    return runs_dir / FOLDER / "trials"
 
 
 def shortened(planned: Planned) -> Planned:
     """The smoke run that tells about a run."""
     settings, cls = planned
-    return config.shortened(settings.model_copy(update={"quick": True, "seed": 0})), cls
+    return config.shortened(
+        settings.model_copy(update={"quick": True, "seed": 0, "probes": ()})
+    ), cls
 
 
 def kinds(planned: Sequence[Planned]) -> list[Planned]:
@@ -74,4 +76,4 @@ def estimate(planned: Planned, runs_dir: Path, sizes: Sizes) -> Estimate | None:
     seconds += cost.evaluation_seconds * sizes.test / sum(result.accuracy.counts)
     seconds += cost.training_seconds * steps / max(1, cost.steps)
     disk = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return Estimate(seconds, cost.peak_memory_bytes, disk, f"a probe of {cost.steps} steps")
+    return Estimate(seconds, cost.peak_memory_bytes, disk, f"a trial of {cost.steps} steps")
