@@ -222,7 +222,7 @@ def _write_drawings(
     from clbench.report.figures.draw import draw_all, write_figures
     from clbench.report.page.build import write_page
 
-    drawn = draw_all(results)
+    drawn = draw_all(results, tables["view"].methods)
     paths = write_figures(drawn, out) if figures else []
     return [*paths, write_page(results, out, figures=drawn, **tables)] if page else paths
 

@@ -57,7 +57,7 @@ def wide_study(seeds: Sequence[int] = (0,), shared: bool = True) -> list[RunResu
     """Every method of clbench on the eleven data sets, with its title and family."""
     runs = []
     for number, name in enumerate(registry.method_names()):
-        lost, unseen = 0.2 + (7 * number % 33) / 15, 0.1 + (11 * number % 33) / 18
+        lost, unseen = 0.2 + (7 * number % 33) / 15, 0.1 + (10 * number % 33) / 18
         traits = TRAITS.get(name, (lost, unseen, 900.0 + 250 * number, 0.0001 * (number + 1)))
         cls = registry.method(name)
         needs = tuple(sorted(cls.needs))

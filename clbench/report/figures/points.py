@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from textwrap import wrap
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.figures.chosen import MANY
 from clbench.report.figures.labels import Mark, name_marks
-from clbench.report.figures.series import Series, half_interval, make_series, spread
+from clbench.report.figures.series import NAMES, Series, half_interval, make_series, spread
 from clbench.report.figures.style import (
     INK,
     MUTED,
@@ -30,8 +30,6 @@ from clbench.report.tables.grid import short_time
 
 _AREA: Final = (18.0, 320.0)
 """Marker areas in square points for no cost and for the highest."""
-NAMES: Final = "names"
-"""What the names of markers are called, so that a page can place its own."""
 _LABEL: Final = 28
 _AXES: Final = {
     Setting.CLASS_INCREMENTAL: (("average", "Avg"), ("last", "Last")),
@@ -51,7 +49,8 @@ def draw_tradeoff(
     setting = results[0].benchmark.setting
     (x_key, x_name), (y_key, y_name) = _AXES.get(setting, _AXES[None])
     most = max((one.training_seconds for one in series), default=0.0)
-    drawn = [(one, _mark(one, x_key, y_key, most)) for one in series]
+    scale = 1.0 if len(series) <= MANY else 0.4
+    drawn = [(one, _mark(one, x_key, y_key, most, scale)) for one in series]
     drawn = [(one, mark) for one, mark in drawn if math.isfinite(mark.x + mark.y)]
     if not drawn:
         return None
@@ -63,13 +62,14 @@ def draw_tradeoff(
     others = [mark for one, mark in drawn if not one.chosen]
     for still in fixed[:1]:
         mark = replace(_mark(still, x_key, y_key, most), area=_AREA[0], x_bar=0.0, y_bar=0.0)
+        still.tag(ax.scatter(mark.x, mark.y, _AREA[0], color=MUTED, marker="+"), "mark")
         if math.isfinite(mark.x + mark.y):
             ax.axvline(mark.x, zorder=1, **REFERENCE_LINE)
             ax.axhline(mark.y, zorder=1, **REFERENCE_LINE)
             marks.append(mark)
     ax.set(xlabel=f"{x_name}, %", ylabel=f"{y_name}, %")
     ax.margins(0.16)
-    _cost_legend(figure, most)
+    _cost_legend(figure, most, scale)
     for name in name_marks(figure, ax, marks, others):
         name.set_gid(NAMES)
     return figure
@@ -111,10 +111,10 @@ def draw_forgetting(
     return figure
 
 
-def _mark(one: Series, x_key: str, y_key: str, most: float) -> Mark:
+def _mark(one: Series, x_key: str, y_key: str, most: float, scale: float = 1.0) -> Mark:
     x, y = one.summary(x_key), one.summary(y_key)
     bars = float(spread(x)), float(spread(y))
-    area = _area(one.training_seconds, most)
+    area = scale * _area(one.training_seconds, most)
     return Mark(one.label, float(x.mean()), float(y.mean()), area, *bars)
 
 
@@ -151,14 +151,13 @@ def _area(seconds: float, most: float) -> float:
     return _AREA[0] + (_AREA[1] - _AREA[0]) * (seconds / most if most > 0 else 0.0)
 
 
-def _cost_legend(figure: Figure, most: float) -> None:
+def _cost_legend(figure: Figure, most: float, scale: float) -> None:
     if most <= 0:
         return
     levels = [most * share for share in (0.1, 0.4, 1.0)]
-    handles = [
-        Line2D([], [], ls="", marker="o", color=MUTED, mec="none", ms=math.sqrt(_area(s, most)))
-        for s in levels
-    ]
+    sizes = [math.sqrt(scale * _area(s, most)) for s in levels]
+    round_mark: dict[str, Any] = {"ls": "", "marker": "o", "color": MUTED, "mec": "none"}
+    handles = [Line2D([], [], ms=size, **round_mark) for size in sizes]
     figure.legend(
         handles,
         [short_time(seconds) for seconds in levels],

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 CONFIDENCE = 0.95
+NAMES = "names-of-methods"
+"""What the names of markers are called, so that a page can place its own."""
 TAG = "row-"
 """What the names of artists begin with that belong to a row of the tables."""
 

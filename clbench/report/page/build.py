@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,8 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from clbench.core.files import write_atomic
 from clbench.core.results.result import RunResult
+from clbench.report.figures.chosen import default_choice
 from clbench.report.figures.draw import DrawnFigure, draw_all
-from clbench.report.page.runs import matrices, palette, provenance, script_json
+from clbench.report.figures.series import NAMES, TAG
+from clbench.report.page.runs import (
+    families,
+    line_looks,
+    matrices,
+    palette,
+    provenance,
+    script_json,
+)
 from clbench.report.page.tables import page_table
 from clbench.report.tables.collection import group_tables, spanning_tables
 from clbench.report.tables.foreign import foreign_tables
@@ -22,6 +32,8 @@ from clbench.report.tables.grid import WHOLE, View
 from clbench.report.tables.groups import comparable_groups
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from clbench.report.tables.comparison import Comparison
     from clbench.report.tables.foreign import ForeignMatrix
     from clbench.report.tables.published import Deviation
@@ -91,7 +103,9 @@ def page_html(
     from jinja2 import Environment, StrictUndefined
 
     groups = comparable_groups(results)
-    drawn = draw_all(r for g in groups for r in g.results) if figures is None else figures
+    every = [result for group in groups for result in group.results]
+    chosen = default_choice(every) if view.methods is None else view.methods
+    drawn = draw_all(every, chosen) if figures is None else figures
     accuracies = [matrices(group) for group in groups]
     whole = replace(view, methods=None)
     environment = Environment(
@@ -107,7 +121,7 @@ def page_html(
                 "number": number,
                 "group": group,
                 "benchmark": group.results[0].benchmark.name,
-                "labels": list(grids["methods"]),
+                "labels": {row["label"]: number for number, row in enumerate(grids["rows"])},
                 "tables": [
                     page_table(document)
                     for document in group_tables(group, comparisons, deviation, whole)
@@ -123,16 +137,26 @@ def page_html(
             for document in (*spanning_tables(groups), *foreign_tables(groups, foreign))
         ],
         benchmarks=list(dict.fromkeys(group.results[0].benchmark.name for group in groups)),
-        data=script_json({"palette": palette(), "groups": accuracies}),
+        families=families(groups),
+        chosen=chosen,
+        data=script_json(
+            {
+                "palette": palette(),
+                "looks": line_looks(),
+                "chosen": sorted(chosen),
+                "groups": accuracies,
+            }
+        ),
     )
 
 
 def _figures(number: int, drawn: Sequence[DrawnFigure]) -> list[dict[str, Any]]:
     return [
         {
+            "name": figure.name,
             "title": figure.title,
             "caption": figure.caption,
-            "wide": figure.figure.get_figwidth() > WIDE,
+            "wide": figure.figure.get_figwidth() > WIDE or figure.name == "matrices",
             "svg": inline_svg(figure, f"g{number}-{figure.name}-"),
         }
         for figure in drawn
@@ -146,17 +170,38 @@ def inline_svg(drawn: DrawnFigure, prefix: str) -> str:
         drawn: the figure.
         prefix: put before every id, which must be unique on a page.
     """
-    from clbench.report.figures.style import INK, RULE, file_bytes
+    from clbench.report.figures.style import FAINT, INK, LEGEND, RULE, file_bytes
 
-    svg = file_bytes(drawn.figure, "svg", background="none").decode()
+    with _everything_visible(drawn.figure):
+        svg = file_bytes(drawn.figure, "svg", background="none").decode()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(rf'id="{TAG}(\d+)-(\w+)"', r'class="series \2" data-row="\1"', svg)
+    svg = re.sub(rf'id="({LEGEND}|{NAMES})"', r'class="\1"', svg)
     svg = re.sub(r'\bid="', f'id="{prefix}', svg)
     svg = re.sub(r'href="#|url\(#', lambda match: match[0] + prefix, svg)
     # A hundredth of a point is enough for coordinates; factors below one keep their digits.
     svg = re.sub(r"(?<![\d.])([1-9]\d*\.\d\d)\d+", r"\1", svg)
     svg = svg.replace(INK, "currentColor").replace(RULE, "var(--rule)")
+    svg = svg.replace(FAINT, "var(--faint)")
     return "\n".join(line.strip() for line in svg.splitlines() if line.strip())
+
+
+@contextmanager
+def _everything_visible(figure: Figure) -> Iterator[None]:
+    """Show what a figure hides of methods that do not stand out: they may be chosen on the page."""
+    hidden = [
+        artist
+        for artist in figure.findobj()
+        if (artist.get_gid() or "").startswith(TAG) and not artist.get_visible()
+    ]
+    for artist in hidden:
+        artist.set_visible(True)
+    try:
+        yield
+    finally:
+        for artist in hidden:
+            artist.set_visible(False)
 
 
 def _asset(name: str) -> str:

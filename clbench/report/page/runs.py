@@ -10,16 +10,21 @@ import numpy as np
 import yaml
 
 from clbench.core.results.result import RunResult
+from clbench.report.figures.chosen import BASELINES
 from clbench.report.figures.matrices import COLOUR_MAP, text_colour
 from clbench.report.tables.grid import percent
 from clbench.report.tables.groups import ComparableGroup, method_runs
 
+OTHERS = "Other methods"
+_LOOKS = 60
 _SHADES = 64
 """Colours between the lowest and the highest accuracy of a group."""
 
 
 def matrices(group: ComparableGroup) -> dict[str, Any]:
     """The matrices of a group as plain JSON values: per row label, the mean and every seed.
+
+    `rows` has the labels in the order that the numbers of series in figures follow.
 
     Accuracies are numbers in percent with one decimal, as in the other formats.
     """
@@ -29,6 +34,10 @@ def matrices(group: ComparableGroup) -> dict[str, Any]:
         "low": 100 * min(known, default=0.0),
         "high": 100 * max(known, default=1.0),
         "methods": {row.label: _views(row.results) for row in method_runs(group.results)},
+        "rows": [
+            {"label": row.label, "method": row.results[0].method.name}
+            for row in method_runs(group.results)
+        ],
     }
 
 
@@ -42,6 +51,28 @@ def palette() -> dict[str, list[str]]:
         "background": [to_hex(colormaps[COLOUR_MAP](p)) for p in positions],
         "text": [text_colour(p) for p in positions],
     }
+
+
+def line_looks() -> dict[str, list[str]]:
+    """Colours and dashes of curves, in the order in which chosen methods get them."""
+    from clbench.report.figures.style import line_styles
+
+    styles = line_styles(_LOOKS)
+    dashes = [() if isinstance(style.dash, str) else style.dash[1] for style in styles]
+    return {
+        "colours": [style.colour for style in styles],
+        "dashes": [" ".join(f"{1.1 * part:g}" for part in dash) or "none" for dash in dashes],
+    }
+
+
+def families(groups: Sequence[ComparableGroup]) -> dict[str, dict[str, str]]:
+    """Methods by family: name to title. Families come in the order of their first method."""
+    methods = {r.method.name: r.method for group in groups for r in group.results}
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(methods, key=lambda name: (methods[name].family == "", name)):
+        found.setdefault(methods[name].family or OTHERS, {})[name] = methods[name].title
+    first = {BASELINES: found.pop(BASELINES)} if BASELINES in found else {}
+    return {**first, **found}
 
 
 def script_json(value: Any) -> str:

@@ -1,14 +1,10 @@
 """The page in a real browser: sorting, filtering, matrices, copying, dark mode, phone width.
 
-Needs Chromium and ChromeDriver (Debian: ``apt-get install chromium chromium-driver``) and selenium;
-skipped where one is missing. The browser sees a page with three benchmarks, one of hostile names.
+The browser sees a page with three benchmarks, one of hostile names.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,84 +14,11 @@ import pytest
 
 from clbench.report.figures.draw import draw_all
 from clbench.report.page.build import write_page
+from tests.report.page.browser import PHONE, Browser
 from tests.report.studies import HOSTILE, hostile_study, incremental_study, mtil_study
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 Select = pytest.importorskip("selenium.webdriver.support.ui").Select
-WebDriverWait = pytest.importorskip("selenium.webdriver.support.ui").WebDriverWait
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER),
-    reason="no chromium and chromedriver: apt-get install chromium chromium-driver",
-)
-ARGUMENTS = (
-    "--headless=new",
-    "--no-sandbox",  # refused to root, and the page is our own
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-quic",
-)
-PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
-DESKTOP = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-
-
-class Browser:
-    """A page in Chromium, driven the way a person would: keys and clicks."""
-
-    def __init__(self, driver: Any, path: Path) -> None:
-        self.driver = driver
-        self.path = path
-
-    def open(self, *, screen: dict[str, Any] = DESKTOP, scheme: str = "light") -> None:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        self.driver.get("about:blank")
-        self.driver.get(self.path.as_uri())
-        # On a busy machine `get` may return for the blank page.
-        loaded = "return location.protocol === 'file:' && document.readyState === 'complete'"
-        WebDriverWait(self.driver, 60, poll_frequency=0.02).until(lambda _: self.js(loaded))
-
-    def open_details(self) -> None:
-        self.js("for (const part of document.querySelectorAll('details')) part.open = true")
-
-    def all(self, selector: str) -> list[Any]:
-        return list(self.driver.find_elements("css selector", selector))
-
-    def one(self, selector: str) -> Any:
-        return self.driver.find_element("css selector", selector)
-
-    def js(self, code: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(code, *arguments)
-
-    def column(self, group: int, index: int) -> list[str]:
-        """The texts of a column of a group's summary table, as shown."""
-        code = (
-            "return [...document.querySelectorAll('section.group')[arguments[0]]"
-            ".querySelector('table.data').querySelectorAll('tbody tr:not(.title)')]"
-            ".map(row => row.cells[arguments[1]].innerText.trim())"
-        )
-        return list(self.js(code, group, index))
-
-    def heading(self, group: int, title: str) -> tuple[int, Any]:
-        """Index and button of a column of a group's summary table."""
-        table = self.all("section.group")[group].find_element("css selector", "table.data")
-        buttons = table.find_elements("css selector", "thead button")
-        titles = [button.text for button in buttons]
-        return titles.index(title), buttons[titles.index(title)]
-
-    def events(self, kind: str) -> list[dict[str, Any]]:
-        logged = [json.loads(entry["message"])["message"] for entry in self.performance()]
-        return [event["params"] for event in logged if event["method"] == kind]
-
-    def performance(self) -> list[dict[str, Any]]:
-        return list(self.driver.get_log("performance"))
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +27,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     figures = defaultdict(list, draw_all(hostile_study()))  # the others would take seconds
     folder = tmp_path_factory.mktemp("page")
     return write_page(runs, folder, figures=figures, deviation=lambda run: None)
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(executable_path=DRIVER, log_output=os.devnull)
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture
