@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report docs notebook bench test chaos mutants fuzz lint types format clean
+.PHONY: help demo compare report docs parity notebook bench test chaos mutants fuzz lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -40,8 +40,12 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 	$(BIN)/python -m clbench.report.embed reports/methods-cil/README.md
 	$(BIN)/python -m clbench.report.lock reports
 
-docs: $(VENV)/.stamp-run  ## renew the tables of settings in docs/settings.md and docs/methods
+docs: $(VENV)/.stamp-run  ## renew the tables in docs/settings.md, docs/methods and docs/parity.md
 	$(BIN)/python -m clbench.cli.pages docs/settings.md docs/methods/*.md
+	$(BIN)/python -m tests.parity
+
+parity: $(VENV)/.stamp-dev  ## measure how close golden tensors are met and write docs/parity.md
+	$(BIN)/python -m tests.parity --golden
 
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
 	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb

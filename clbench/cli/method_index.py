@@ -30,14 +30,14 @@ def index_table(folder: Path) -> str:
     """
     rows = [HEAD, ("---",) * len(HEAD)]
     rows += [
-        _row(name, cls, _Page(folder / f"{name}.md"))
+        _row(name, cls, MethodPage(folder / f"{name}.md"))
         for name, cls in registry.methods().items()
         if (folder / f"{name}.md").exists()
     ]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _row(name: str, cls: type[Method], page: _Page) -> tuple[str, ...]:
+def _row(name: str, cls: type[Method], page: MethodPage) -> tuple[str, ...]:
     return (
         f"[`{name}`]({name}.md)",
         page.paragraph(""),
@@ -49,7 +49,7 @@ def _row(name: str, cls: type[Method], page: _Page) -> tuple[str, ...]:
     )
 
 
-class _Page:
+class MethodPage:
     """The page of a method.
 
     Args:

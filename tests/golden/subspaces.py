@@ -33,3 +33,10 @@ def projector(basis: Tensor) -> Tensor:
 def assert_near(found: Tensor, expected: Tensor, atol: float) -> None:
     """Equal up to an absolute difference."""
     torch.testing.assert_close(found, expected, atol=atol, rtol=0)
+
+
+def assert_near_in_norm(found: Tensor, expected: Tensor, share: float) -> None:
+    """The difference is at most a share of what is expected, both by their norms."""
+    norm = expected.norm()
+    assert norm > 0
+    torch.testing.assert_close((found - expected).norm() / norm, norm * 0, atol=share, rtol=0)
