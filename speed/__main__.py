@@ -57,8 +57,8 @@ def main(
         raise typer.BadParameter(f"unknown method {unknown[0]!r}: choose from {METHODS}")
     target = torch.device(device)
     if quick:
-        with TemporaryDirectory() as folder:
-            trial = Path(folder)
+        with TemporaryDirectory() as temporary:
+            trial = Path(temporary)
             costs.measure(chosen, costs.QUICK, trial, target, stamp=stamp, say=console.print)
             write_costs_page(trial, trial / "costs.md", chosen)
             console.print((trial / "costs.md").read_text("utf-8"), markup=False)

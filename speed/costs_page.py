@@ -31,7 +31,7 @@ def write_costs_page(results: Path, page: Path, methods: Iterable[str]) -> None:
     rows = [found[name] for name in names if name in found]
     parts = [HEAD.read_text("utf-8"), _time(rows), _sizes(rows), _published(found)]
     if missing := [f"`{name}`" for name in names if name not in found]:
-        parts.append(f"Not measured: {', '.join(missing)}.\n")
+        parts.append(f"Not measured yet: {', '.join(missing)}. The program goes on with them.\n")
     page.write_text("\n".join(part.rstrip() + "\n" for part in parts), encoding="utf-8")
 
 
@@ -148,7 +148,7 @@ def _published_row(row: Result, published: Published) -> list[str]:
         first += f" ({settings}: {_millions(row['trained_as_published'])})"
     return [
         _link(row),
-        f"{published.millions:g} M",
+        f"{published.millions:.1f} M",
         " + ".join(parts) + total,
         first,
         published.difference,

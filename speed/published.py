@@ -90,10 +90,10 @@ PUBLISHED: Final[dict[str, Published]] = {
             * _in_blocks({e: _bottleneck(width, 64) for e, width in WIDTHS.items()}),
             "11 routers with their noise": MTIL_TASKS
             * _in_blocks({e: 2 * 22 * width for e, width in WIDTHS.items()}),
-            "one autoencoder of AlexNet's features, code 100": 2 * 100 * ALEXNET + 100 + ALEXNET,
+            "one autoencoder of AlexNet's features, 100 hidden units": _bottleneck(ALEXNET, 100),
         },
         "a task trains the experts that are not frozen and one router; autoencoders are trained "
-        "apart, by default on CLIP's features (8,720 parameters with 16 hidden units)",
+        f"apart, by default on CLIP's features, {_bottleneck(FEATURE, 16):,} parameters each",
     ),
     "diki": Published(
         1.8,

@@ -157,7 +157,7 @@ def test_the_page_holds_the_numbers(tmp_path: Path) -> None:
     assert f"| {nusa} | 1.5 M | {blocks} | 1.57 M | none; cut, not rounded |" in text
     assert "Measured with ViT-B-16, 2 images a step, 3 classes and 4 images a task." in text
     assert "Measured 2026-01-02 on a test, 1 threads, torch 2." in text
-    assert text.endswith("Not measured: `lora`.\n")
+    assert text.endswith("Not measured yet: `lora`. The program goes on with them.\n")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
