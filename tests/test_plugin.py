@@ -7,13 +7,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from clbench.cli.app import app
 from clbench.clip.model import CLIP
 from clbench.testing.driving import run_task, scores
 from clbench.testing.toys import make_clip, make_tasks
@@ -64,21 +67,45 @@ def test_every_method_keeps_the_contract(python: Python) -> None:
     )
 
 
-def test_commands_name_the_methods_and_what_they_need(python: Python) -> None:
-    printed = python(
-        "-c",
-        "from clbench.cli.app import app\n"
-        "app(['list', 'methods'], standalone_mode=False)\n"
-        "print('#')\n"
-        "app(['show', 'replay'], standalone_mode=False)",
-    )
-    listed, _, shown = printed.partition("#")
+@pytest.fixture
+def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package and its entry points on the path, as installing it leaves them, without pip."""
+    source = ROOT / "tests/plugin"
+    shutil.copytree(source / "clbench_examples", tmp_path / "clbench_examples")
+    project = tomllib.loads((source / "pyproject.toml").read_text())["project"]
+    points = project["entry-points"]["clbench.methods"]
+    written = tmp_path / "clbench_examples-0.1.0.dist-info"
+    written.mkdir()
+    (written / "METADATA").write_text(f"Name: {project['name']}\nVersion: {project['version']}\n")
+    lines = [f"{name} = {target}" for name, target in points.items()]
+    (written / "entry_points.txt").write_text("\n".join(["[clbench.methods]", *lines]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in [name for name in sys.modules if name.startswith("clbench_examples")]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("_installed")
+def test_commands_name_the_methods_and_what_they_need() -> None:
+    def printed(*arguments: str) -> str:
+        outcome = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*arguments])
+        assert outcome.exit_code == 0, outcome.output
+        return outcome.stdout
+
+    listed, shown = printed("list", "methods"), printed("show", "replay")
     for name in METHODS:
         (row,) = [line for line in listed.splitlines() if line.startswith(f"│ {name} ")]
         assert ("replay" in row.split("│")[3]) == (name == "replay")
     assert "Images kept at most." in shown
     assert "recipe methods/replay:" in shown
     assert "lr: 0.0005" in shown
+
+
+@pytest.mark.slow
+def test_an_installed_package_is_found(python: Python) -> None:
+    code = "from clbench.cli.app import app\napp(['list', 'methods'], standalone_mode=False)"
+    listed = python("-c", code)
+    assert all(f"│ {name} " in listed for name in METHODS)
 
 
 @pytest.mark.slow

@@ -28,12 +28,9 @@ def invoke(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one smoke run."""
-    folder = tmp_path_factory.mktemp("sound")
-    outcome = invoke("run", "--method", "lora", "--quick", "-q", "--runs-dir", folder)
-    assert outcome.exit_code == 0, outcome.output
-    (run,) = (folder / "mini" / "lora").iterdir()
+def sound(quick_runs: Path) -> Path:
+    """A smoke run."""
+    (run,) = (quick_runs / "mini" / "nusa").iterdir()
     return run
 
 
@@ -95,7 +92,7 @@ def change_result(**changes: object) -> Callable[[Path], None]:
 
 def claim_another_method(run: Path) -> None:
     result = RunResult.load(run)
-    method = result.method.model_copy(update={"name": "nusa"})
+    method = result.method.model_copy(update={"name": "lora"})
     result.model_copy(update={"method": method}).save(run / "result.json")
 
 
@@ -160,7 +157,7 @@ def flip_a_weight(run: Path) -> None:
     [
         (raise_an_accuracy, "the matrix has 1", True),
         (raise_it_and_delete_the_record, "images: the per-image record is missing", None),
-        (claim_another_method, "method.name is nusa in the result, lora in its", None),
+        (claim_another_method, "method.name is lora in the result, nusa in its", None),
         (claim_another_rank, "configuration: method.params is", None),
         (change_result(seed=4), "configuration: seed is 4 in the result, 0 in its", None),
         (change_result(status="complete"), "configuration: quick is False", None),
@@ -169,8 +166,8 @@ def flip_a_weight(run: Path) -> None:
         (change_losses(loss=0.25), "metrics.jsonl: step 4 of textures: the loss is 0.25", None),
         (change_losses(lr=0.25), "of textures: the learning rate is 0.25, the settings", None),
         (edit_text("metrics.csv", "0.", "0.9"), "metrics.csv: differs from metrics.jsonl", None),
-        (edit_text("log.txt", "lora", "nusa"), "log.txt is not the file that the run", None),
-        (edit_text("table.md", "lora", "nusa"), "table.md is not the file that the run", None),
+        (edit_text("log.txt", "nusa", "lora"), "log.txt is not the file that the run", None),
+        (edit_text("table.md", "nusa", "lora"), "table.md is not the file that the run", None),
         (lambda run: (run / "log.txt").unlink(), "log.txt is missing", None),
         (lambda run: (run / "metrics.csv").unlink(), "metrics.csv is missing", None),
         (lambda run: (run / "manifest.json").unlink(), "manifest: missing", None),
@@ -299,12 +296,12 @@ def test_a_collected_result_has_no_signature(sound: Path, tmp_path: Path) -> Non
     assert "only run directories have one" in outcome.output
 
 
-RUN = ("run", "--method", "lora", "--quick", "-q", "--runs-dir")
+RUN = ("run", "--method", "nusa", "--quick", "-q", "--runs-dir")
 
 
 def runs_dir(run: Path, tmp_path: Path) -> Path:
     """The run where the command that made it looks for it."""
-    home = tmp_path / "runs" / "mini" / "lora"
+    home = tmp_path / "runs" / "mini" / "nusa"
     home.mkdir(parents=True)
     run.rename(home / run.name)
     return tmp_path / "runs"
@@ -321,7 +318,7 @@ def test_what_a_process_left_undone_after_the_last_test_is_done(run: Path, tmp_p
     folder = runs_dir(run, tmp_path)
     outcome = invoke(*RUN, folder)
     assert outcome.exit_code == 0, outcome.output
-    (found,) = (folder / "mini" / "lora").iterdir()
+    (found,) = (folder / "mini" / "nusa").iterdir()
     assert {name: (found / name).read_bytes() for name in good} == good
     assert len([*(found / "checkpoints").iterdir()]) == 2
     assert invoke("verify", found).exit_code == 0
@@ -339,7 +336,7 @@ def test_a_finished_run_on_a_read_only_disk_can_be_shown(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = runs_dir(run, tmp_path)
-    (found,) = (folder / "mini" / "lora").iterdir()
+    (found,) = (folder / "mini" / "nusa").iterdir()
     (found / ".lock").touch()
 
     def refuse(*args: object, **kwargs: object) -> None:
@@ -350,7 +347,7 @@ def test_a_finished_run_on_a_read_only_disk_can_be_shown(
     monkeypatch.setattr("pathlib.Path.touch", refuse)
     outcome = invoke(*RUN, folder)
     assert outcome.exit_code == 0, outcome.output
-    assert "lora" in outcome.output
+    assert "nusa" in outcome.output
     assert invoke("show", found).exit_code == 0
     assert invoke("verify", found).exit_code == 0
     (found / "manifest.json").unlink()
@@ -375,7 +372,7 @@ def test_rerun_repeats_the_numbers_elsewhere(sound: Path, run: Path, tmp_path: P
     outcome = invoke("rerun", sound, "--runs-dir", tmp_path, "-q")
     assert outcome.exit_code == 0, outcome.output
     assert "every accuracy and every loss is the same, bit for bit" in outcome.output
-    again = RunResult.load(tmp_path / "mini" / "lora" / sound.name)
+    again = RunResult.load(tmp_path / "mini" / "nusa" / sound.name)
     assert again.accuracy == RunResult.load(sound).accuracy
     change_losses(loss=0.25)(run)
     outcome = invoke("rerun", run, "--runs-dir", tmp_path, "-q")
