@@ -14,6 +14,7 @@ from clbench import registry
 from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
+from clbench.datamodules.probing import embedded
 from tests.small_runs import write_tasks
 
 OWN = """
@@ -118,3 +119,32 @@ def test_any_model_can_be_looked_at(place: Path) -> None:
     assert found["calibration"]["ece"] > 0
     shown = run(place, "--probe", "gap", "-q", command="evaluate")
     assert "negative_logit" in shown.stdout
+
+
+def test_the_embedded_model_has_general_images_and_captions(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "GENERAL_SIZE", 24)
+    monkeypatch.setattr(embedded, "CAPTIONED_SIZE", 24)
+    probes = "general,retrieval,drift,spectrum"
+    outcome = run(place, "--probe", probes, "--json", "-q", command="evaluate")
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads(outcome.stdout)["probes"]
+    assert found["general"]["faces"] > 0.5
+    assert found["retrieval"]["mini_t2i_r5"] > 0.5
+    assert 0 < found["spectrum"]["principal_rank"] < 1
+    assert "angle" not in found["spectrum"], "there is no model from before"
+
+
+def test_what_a_probe_needs_is_looked_for_before_the_run(place: Path, tmp_path: Path) -> None:
+    settings = {"backbone.weights": "random", "backbone.model": "ViT-S-32", "device": "cpu"}
+    with pytest.raises(ClbenchError, match=r"needs images with captions(.|\n)*dataset_coco.json"):
+        clbench.run(
+            "zeroshot",
+            f"folder:{place / 'tasks'}",
+            probes="retrieval",
+            settings={**settings, "data_root": str(tmp_path)},
+            runs_dir=tmp_path / "runs",
+            quiet=True,
+        )
+    assert not (tmp_path / "runs").exists()

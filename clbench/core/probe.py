@@ -27,17 +27,13 @@ class GeneralSet:
 
     Attributes:
         name: short, for tables.
-        classes: the classes that images are scored among.
+        classes: the classes that images are scored among, with ids that no task's class has.
         images: the images; labels count within `classes`.
-        clean: name of the set whose images show the same classes without a shift, if there is one.
-        places: where each class stands in the list of classes of `clean`.
     """
 
     name: str
     classes: ClassTexts
     images: ImageSet
-    clean: str = ""
-    places: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

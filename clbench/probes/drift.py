@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from clbench.core.data import ImageSet
 from clbench.core.probe import Look, Probe, spaced
 from clbench.core.task import ClassTexts
-from clbench.probes.spectrum import collected
+from clbench.probes.spectrum import collected, layers_at
 
 SAMPLES: Final = 64
 """Images, and texts, of each group that pass through the model before a task."""
@@ -34,7 +34,8 @@ class Drift(Probe):
     and of no task cause in the model before the task. With the layer's output y before and y'
     after it, the drift is ``||y' - y|| / ||y||``, which for a linear layer without bias is
     ``||dW x|| / ||W x||``. Features are compared by linear CKA, which is 1 for features that are
-    the same up to rotation and scale. Layers compute in the precision of their weights.
+    the same up to rotation and scale. Layers compute in the precision of their weights. Parts that
+    a method adds beside the layers are seen in the features only.
 
     Source: Kornblith et al. 2019, https://arxiv.org/abs/1905.00414 (CKA).
     """
@@ -67,9 +68,10 @@ class Drift(Probe):
         values: dict[str, float | None] = {}
         if self._task == look.learned - 1:
             found: dict[str, dict[str, float]] = {}
-            for group, layers in self._seen.items():
-                for name, (x, before) in layers.items():
-                    layer = look.model.get_submodule(name)
+            now = layers_at(look.model, self._names)
+            for group, seen in self._seen.items():
+                for name, (x, before) in seen.items():
+                    layer = now[name]
                     found.setdefault(name, {})[group] = relative_change(before, apply(layer, x))
             values |= collected(found)
         if self._features:
@@ -129,7 +131,7 @@ def observed(
             rows = rows[keep[0]]
         inputs[name] = rows[list(spaced(len(rows), TOKENS))].float().clone()
 
-    layers = {name: look.model.get_submodule(name) for name in names}
+    layers = layers_at(look.model, names)
     hooks = [layer.register_forward_pre_hook(partial(take, name)) for name, layer in layers.items()]
     try:
         share = -(-SAMPLES // len(sets))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from clbench.clip.model import CLIP
 from clbench.clip.subspaces.directions import principal_rank, thin_svds
@@ -104,6 +104,12 @@ def weights_of(model: CLIP, names: Sequence[str]) -> dict[str, Tensor]:
         for name, weight in found.items()
         if weight is not None
     }
+
+
+def layers_at(model: CLIP, names: Sequence[str]) -> dict[str, nn.Module]:
+    """What stands at the places of layers now; those in a part that a method replaced are gone."""
+    places = dict(model.named_modules())
+    return {name: places[name] for name in names if name in places}
 
 
 def ranks(weight: Decomposed) -> dict[str, float]:
