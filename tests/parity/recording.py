@@ -25,8 +25,8 @@ from torch import Tensor
 from tests.golden import golden
 
 ROOT = Path(__file__).parents[2]
-PASSED_ON = (Path(__file__).parent, golden.FOLDER, Path(torch.__file__).parent)
-"""Folders of functions that compare for a test."""
+PASSED_ON = (Path(__file__), golden.FOLDER, Path(torch.__file__).parent)
+"""Where functions are that compare for a test."""
 DEFAULTS = {torch.float32: (1e-5, 1.3e-6), torch.float64: (1e-7, 1e-7)}
 """Absolute and relative tolerance of `torch.testing.assert_close` where none is given."""
 
@@ -171,7 +171,7 @@ def _written(frame: FrameType | None) -> str:
 def _passes_on(frame: FrameType) -> bool:
     path = Path(frame.f_code.co_filename)
     return frame.f_code.co_name.startswith("assert_") or any(
-        path.is_relative_to(folder) for folder in PASSED_ON
+        path.is_relative_to(place) for place in PASSED_ON
     )
 
 
