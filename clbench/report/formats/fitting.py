@@ -38,7 +38,7 @@ class Style:
     @property
     def gap(self) -> float:
         """Space between columns in points, both sides together."""
-        return {10: 12.0, 9: 10.0, 8: 6.0}.get(self.size.points, 4.0)
+        return {10.0: 12.0, 9.0: 10.0, 8.0: 6.0}.get(self.size.points, 4.0)
 
 
 STYLES: Final = (

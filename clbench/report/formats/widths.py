@@ -57,10 +57,10 @@ class TypeSize:
 
 
 SIZES: Final = (
-    TypeSize("", 10, 12, 1.0),
-    TypeSize("\\small", 9, 11, 1.03),
-    TypeSize("\\footnotesize", 8, 9.5, 1.07),
-    TypeSize("\\scriptsize", 7, 8, 1.14),
+    TypeSize("", 10.0, 12.0, 1.0),
+    TypeSize("\\small", 9.0, 11.0, 1.03),
+    TypeSize("\\footnotesize", 8.0, 9.5, 1.07),
+    TypeSize("\\scriptsize", 7.0, 8.0, 1.14),
 )
 
 

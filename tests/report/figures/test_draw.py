@@ -245,7 +245,7 @@ def test_rank_curves_hold_recorded_values_and_need_some() -> None:
     axes = figures_of([run, make_result("lora", 0)])["effective-rank"].axes
     assert [ax.get_title("left") for ax in axes] == ["Text encoder", "Image encoder"]
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), [57.9, 58.9, 59.9, 60.9])
-    assert len(axes[0].lines) == 1
+    assert len(axes[0].lines) == 2, "a curve and its markers, of the run that recorded ranks"
     assert "effective-rank" not in figures_of([make_result("nusa", 0)])
 
 
