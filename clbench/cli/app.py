@@ -221,9 +221,10 @@ def _write_drawings(
     """Write figures, the page, or both; each figure is drawn once."""
     from clbench.report.figures.draw import draw_all, write_figures
     from clbench.report.page.build import write_page
+    from clbench.report.ranks.write import write_ranks
 
     drawn = draw_all(results, tables["view"].methods)
-    paths = write_figures(drawn, out) if figures else []
+    paths = [*write_figures(drawn, out), *write_ranks(results, out)] if figures else []
     return [*paths, write_page(results, out, figures=drawn, **tables)] if page else paths
 
 

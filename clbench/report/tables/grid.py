@@ -127,7 +127,7 @@ CONSOLE_KEYS = (
 )
 PRESETS: dict[str, tuple[str, ...] | None] = {
     "full": None,
-    "paper": ("transfer", "average", "last", "forgetting", "stored"),
+    "paper": ("transfer", "average", "last", "learned", "forgetting", "stored"),
 }
 """Columns of the summary by the name of their choice."""
 _CLASS_INCREMENTAL_OMITS = ("transfer", "backward_transfer", "transfer_delta", "last_delta")

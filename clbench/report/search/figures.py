@@ -1,0 +1,236 @@
+"""The figures of a search: fronts, learned against forgotten, learning rates, budgets."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from clbench.report.search.measures import Point, front
+from clbench.report.search.read import MethodSearch, SearchRecord, Summary
+from clbench.report.search.tables import TITLES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LR: Final = "train.lr"
+_BELOW: Final = 0.25
+"""Room around the fronts, as a share of their extent; settings beyond stand at the edge."""
+
+
+def search_figures(record: SearchRecord) -> dict[str, bytes]:
+    """Every figure that the trials have numbers for, by name: the content of an SVG file."""
+    # matplotlib takes half a second to import.
+    from clbench.report.figures.style import figure_settings, file_bytes, settle
+    from clbench.report.search.budget import draw_budget
+
+    title = TITLES[record.against]
+    kinds = {
+        "fronts": lambda: _draw_fronts(record, _Axis(record.against, title), _LAST),
+        "learned": lambda: _draw_fronts(record, _FORGOTTEN, _LEARNED),
+        "rates": lambda: _draw_rates(record),
+        "budget": lambda: draw_budget(record),
+    }
+    found = {}
+    with figure_settings():
+        for name, draw in kinds.items():
+            if (figure := draw()) is not None:
+                settle(figure)
+                found[name] = file_bytes(figure, "svg")
+    return found
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A metric along an axis; `better` is -1 where smaller is better, and the axis is reversed."""
+
+    key: str
+    title: str
+    better: int = 1
+
+    def of(self, summary: Summary) -> float | None:
+        value = summary.get(self.key)
+        return None if value is None else 100 * value
+
+
+_LAST: Final = _Axis("last", "Last")
+_LEARNED: Final = _Axis("learned", "Learned")
+_FORGOTTEN: Final = _Axis("forgetting", "Forgetting", better=-1)
+
+
+def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | None:
+    from clbench.report.figures.style import REFERENCE_LINE
+    from clbench.report.search.panels import (
+        OTHERS,
+        OWN,
+        joined,
+        limits,
+        make_panels,
+        mark_chosen,
+        panel_legend,
+    )
+
+    known = {
+        method: found
+        for method in record.methods
+        if (found := [_point(trial.summary, across, up) for trial in method.trials]) and any(found)
+    }
+    if not known:
+        return None
+    trials = {m.name: [p for p in found if p is not None] for m, found in known.items()}
+    fronts = {name: _front(points, across.better) for name, points in trials.items()}
+    still = _point(record.zero_shot, across, up)
+    edge = [p for points in fronts.values() for p in points] + ([] if still is None else [still])
+    edge += [p for m, found in known.items() if (p := _chosen(m, found)) is not None]
+    x_ends = limits([x for x, _ in edge], _BELOW)
+    y_ends = limits([y for _, y in edge], _BELOW)
+    figure, axes = make_panels(list(trials), f"{across.title}, %", f"{up.title}, %")
+    beyond = False
+    for ax, (method, found) in zip(axes, known.items(), strict=True):
+        rest = [_stairs(points) for name, points in fronts.items() if name != method.name]
+        if rest:
+            ax.plot(*zip(*joined(rest), strict=True), marker=".", markersize=1.2, **OTHERS)
+        if still is not None:
+            ax.axvline(still[0], **REFERENCE_LINE)
+            ax.axhline(still[1], **REFERENCE_LINE)
+        beyond |= _dots(ax, trials[method.name], x_ends, y_ends)
+        own = fronts[method.name]
+        ax.plot(*zip(*_stairs(own), strict=True), color=OWN, linewidth=1.2)
+        if (chosen := _chosen(method, found)) is not None:
+            mark_chosen(ax, *chosen)
+    axes[0].set(xlim=x_ends[:: across.better], ylim=y_ends)
+    more: list[tuple[str, dict[str, Any]]] = [
+        ("a setting", _dot(OWN)),
+        ("its front", {"color": OWN}),
+        ("other fronts", OTHERS),
+    ]
+    more += [("farther off", _dot(OWN, hollow=True))] if beyond else []
+    more += [("zero-shot", REFERENCE_LINE)] if still is not None else []
+    panel_legend(figure, more)
+    return figure
+
+
+def _draw_rates(record: SearchRecord) -> Figure | None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    from clbench.report.figures.style import MUTED
+    from clbench.report.search.panels import make_panels, mark_chosen, panel_legend
+
+    methods = [m for m in record.methods if any(LR in trial.values for trial in m.trials)]
+    scores = [100 * t.score for m in methods for t in m.trials if t.score is not None]
+    if not scores:
+        return None
+    label = f"{TITLES.get(record.criterion, record.criterion)}, %"
+    figure, axes = make_panels([m.name for m in methods], "learning rate", label)
+    low, high = min(scores), max(scores)
+    room = max(high - low, 1.0)
+    axes[0].set(xscale="log", ylim=(low - 0.3 * room, high + 0.1 * room))
+    axes[0].xaxis.set_major_locator(LogLocator(numticks=4))
+    axes[0].xaxis.set_minor_locator(NullLocator())
+    axes[0].xaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}".replace("e-0", "e-"))
+    for ax, method in zip(axes, methods, strict=True):
+        key = next((key for key in method.searched if key != LR), None)
+        colours = _colours([trial.values.get(key) for trial in method.trials])
+        rates = [float(trial.values[LR]) for trial in method.trials]
+        known = [100 * trial.score for trial in method.trials if trial.score is not None]
+        kept = [trial.score is not None for trial in method.trials]
+        drawn = list(itertools.compress(rates, kept))
+        ax.scatter(drawn, known, 8, list(itertools.compress(colours, kept)), linewidth=0)
+        lost = [rate for rate, ok in zip(rates, kept, strict=True) if not ok]
+        ax.plot(lost, [low - 0.08 * room] * len(lost), ls="", marker="x", color=MUTED)
+        if method.chosen is not None and (score := method.trials[method.chosen].score) is not None:
+            mark_chosen(ax, rates[method.chosen], 100 * score)
+        if key is not None:
+            _name_ends(ax, key, method, colours)
+    more = [("a setting", _dot(_ENDS[0]))]
+    more += [("diverged", {"ls": "", "marker": "x", "color": MUTED})]
+    panel_legend(figure, more)
+    return figure
+
+
+_ENDS: Final = ("#0072b2", "#e69f00")
+"""Colours of the smallest and of the largest value of the second dimension."""
+
+
+def _colours(values: Sequence[Any]) -> list[str]:
+    """A colour for each value: between two colours, by its place among the different ones."""
+    from matplotlib.colors import to_hex, to_rgb
+
+    different = sorted(set(values), key=lambda v: (isinstance(v, str), v))
+    first, last = (to_rgb(colour) for colour in _ENDS)
+    share = {v: i / max(1, len(different) - 1) for i, v in enumerate(different)}
+    return [
+        to_hex([a + share[value] * (b - a) for a, b in zip(first, last, strict=True)])
+        for value in values
+    ]
+
+
+def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str]) -> None:
+    """Write below the settings what the colours of a panel stand for."""
+    values = [trial.values[key] for trial in method.trials if key in trial.values]
+    ends = [values[colours.index(colour)] for colour in _ENDS if colour in colours]
+    texts = [f"{end:g}" if isinstance(end, float) else str(end) for end in ends]
+    name = key.rpartition(".")[2]
+    place: dict[str, Any] = {
+        "transform": ax.transAxes,
+        "size": 5.5,
+        "va": "bottom",
+        "in_layout": False,
+    }
+    ax.text(0.03, 0.02, f"{name} {texts[0]}", color=_ENDS[0], **place)
+    if len(texts) > 1:
+        ax.text(0.97, 0.02, texts[1], color=_ENDS[1], ha="right", **place)
+
+
+def _point(summary: Summary, across: _Axis, up: _Axis) -> Point | None:
+    x, y = across.of(summary), up.of(summary)
+    return None if x is None or y is None else (x, y)
+
+
+def _chosen(method: MethodSearch, found: Sequence[Point | None]) -> Point | None:
+    return None if method.chosen is None else found[method.chosen]
+
+
+def _front(points: Sequence[Point], better: int) -> list[Point]:
+    return [points[i] for i in front([(better * x, y) for x, y in points])]
+
+
+def _stairs(points: Sequence[Point]) -> list[Point]:
+    """A front as the edge of what it reaches: from each point across, then up or down."""
+    corners = [(before[0], after[1]) for before, after in itertools.pairwise(points)]
+    turns = [point for pair in zip(points, corners, strict=False) for point in pair]
+    return [*turns, points[-1]]
+
+
+def _dots(
+    ax: Axes,
+    points: Sequence[Point],
+    x_ends: Point,
+    y_ends: Point,
+) -> bool:
+    """Draw settings, hollow at the edge those beyond it; whether there are such."""
+    from clbench.report.search.panels import OWN
+
+    within = {point: (_held(point[0], x_ends), _held(point[1], y_ends)) for point in points}
+    for hollow in (False, True):
+        shown = [inner for point, inner in within.items() if (inner != point) == hollow]
+        if shown:
+            ax.plot(*zip(*shown, strict=True), **_dot(OWN, hollow=hollow), clip_on=False)
+    return any(inner != point for point, inner in within.items())
+
+
+def _held(value: float, ends: Point) -> float:
+    return min(max(value, ends[0]), ends[1])
+
+
+def _dot(colour: str, hollow: bool = False) -> Mapping[str, Any]:
+    return {
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 2.8,
+        "markeredgecolor": colour,
+        "markeredgewidth": 0.6,
+        "markerfacecolor": "none" if hollow else colour,
+    }

@@ -1,0 +1,37 @@
+"""Writes the tables and figures of a search beside its trials."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clbench.core.files import write_atomic
+from clbench.report.search.figures import search_figures
+from clbench.report.search.read import read_search
+from clbench.report.search.tables import search_documents
+from clbench.report.tables.documents import format_csv
+
+
+def write_search(out: Path) -> list[Path]:
+    """Write ``summary.md``, ``summary.csv`` and the figures of a search into its folder.
+
+    The same trials give the same bytes with the same version of matplotlib.
+
+    Args:
+        out: folder of the search, with ``trials.json`` and ``results/``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ClbenchError: a file is missing, damaged or contradicts another, or cannot be written.
+    """
+    record = read_search(out)
+    tables = search_documents(record)
+    texts: dict[str, str | bytes] = {
+        "summary.md": "\n".join(table.markdown() for table in tables),
+        "summary.csv": format_csv(tables[0].frame, index=True),
+    }
+    texts |= {f"{name}.svg": content for name, content in search_figures(record).items()}
+    for name, content in texts.items():
+        write_atomic(out / name, content)
+    return [out / name for name in texts]
