@@ -85,9 +85,9 @@ class Calibration(Probe):
             found: list[list[Answers]] = [[] for _ in asked]
             first = task.classes.ids[0]
             for scores, labels in look.logits(look.test_sets[t], asked):
-                for answers, logits, among in zip(found, scores, asked, strict=True):
-                    answers.append(Answers.of(logits, labels + among.ids.index(first)))
-            joined = [Answers.joined(parts) for parts in found]
+                for parts, logits, among in zip(found, scores, asked, strict=True):
+                    parts.append(Answers.of(logits, labels + among.ids.index(first)))
+            joined = [*map(Answers.joined, found)]
             if candidates is not None:
                 own[task.name] = joined[0]
             if union is not None:

@@ -88,13 +88,14 @@ def captioned_set(root: Path, *, quick: bool = False) -> CaptionedSet:
     keys = ("images", "captions", "owners")
     arrays = cached(root, VERSION, "probing-captioned", keys, render)
     size = QUICK if quick else CAPTIONED_SIZE
-    kept = arrays["owners"] < size
+    owners = arrays["owners"].astype(np.int64)
+    kept = owners < size
     images = torch.from_numpy(arrays["images"][:size])
     return CaptionedSet(
         "mini",
         ImageTensors(images, torch.zeros(len(images), dtype=torch.int64)),
         tuple(arrays["captions"][kept].tolist()),
-        tuple(arrays["owners"][kept].tolist()),
+        tuple(owners[kept].tolist()),
     )
 
 
