@@ -224,6 +224,7 @@ def tune(
     """Search settings: the same budget for every method, never on a test image."""
     from clbench.config import named
     from clbench.registry import method_names
+    from clbench.report.search.write import write_search
     from clbench.tuning.tune import Tuning, Wish
 
     names = _names(methods)
@@ -249,7 +250,9 @@ def tune(
     try:
         tuning.make(shown, quiet=quiet)
     finally:
-        say(f"results of all trials: {out}")
+        if tuning.begun:
+            write_search(out)
+            say(f"trials, tables and figures: {out}; begin with {out / 'summary.md'}")
 
 
 @command

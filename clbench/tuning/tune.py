@@ -129,6 +129,11 @@ class Tuning:
         """How many trials there will be, without repetitions."""
         return sum(tuned.search.budget for tuned in self.methods)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to show."""
+        return any(tuned.search.trials for tuned in self.methods)
+
     def make(self, console: Console, *, quiet: bool = False) -> None:
         """Make all trials, then repeat the best, and keep every result as it comes.
 

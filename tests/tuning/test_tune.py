@@ -192,7 +192,8 @@ def test_the_command_says_where_the_results_are(
     arguments = ["tune", "--methods", "finetune", "--budget", "2", "--repeated", "0", "--quick"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "results of all trials: tuning" in done.output
+    assert "begin with tuning/summary.md" in done.output
+    assert "Fine-tuning" in (tmp_path / "tuning/summary.md").read_text()
     assert (tmp_path / "tuning/trials.json").exists()
 
 
