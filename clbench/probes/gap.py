@@ -60,6 +60,7 @@ class Gap(Probe):
 def modality_gap(images: Tensor, texts: Tensor) -> float:
     """``|| mean_i f(I_i) - mean_c g(T_c) ||`` of unit-length features.
 
+    >>> import torch
     >>> modality_gap(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.5, -0.5]]))
     1.0
 
@@ -73,6 +74,7 @@ def modality_gap(images: Tensor, texts: Tensor) -> float:
 def negative_logit(logits: Tensor, labels: Tensor) -> float:
     """Mean logit of all pairs of an image and a class that is not its own.
 
+    >>> import torch
     >>> negative_logit(torch.tensor([[9.0, 1.0, 2.0], [3.0, 9.0, 6.0]]), torch.tensor([0, 1]))
     3.0
 
