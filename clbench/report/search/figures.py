@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
 
 from clbench.report.search.measures import Point, front
 from clbench.report.search.read import MethodSearch, SearchRecord, Summary
@@ -27,7 +29,7 @@ def search_figures(record: SearchRecord) -> dict[str, bytes]:
     from clbench.report.search.budget import draw_budget
 
     title = TITLES[record.against]
-    kinds = {
+    kinds: dict[str, Callable[[], Figure | None]] = {
         "fronts": lambda: _draw_fronts(record, _Axis(record.against, title), _LAST),
         "learned": lambda: _draw_fronts(record, _FORGOTTEN, _LEARNED),
         "rates": lambda: _draw_rates(record),
@@ -118,7 +120,11 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
     from clbench.report.figures.style import MUTED
     from clbench.report.search.panels import make_panels, mark_chosen, panel_legend
 
-    methods = [m for m in record.methods if any(LR in trial.values for trial in m.trials)]
+    methods = [
+        m
+        for m in record.methods
+        if m.trials and all(isinstance(t.values.get(LR), int | float) for t in m.trials)
+    ]
     scores = [100 * t.score for m in methods for t in m.trials if t.score is not None]
     if not scores:
         return None
@@ -132,7 +138,7 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
     axes[0].xaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}".replace("e-0", "e-"))
     for ax, method in zip(axes, methods, strict=True):
         key = next((key for key in method.searched if key != LR), None)
-        colours = _colours([trial.values.get(key) for trial in method.trials])
+        colours = _colours([trial.values.get(key or "") for trial in method.trials])
         rates = [float(trial.values[LR]) for trial in method.trials]
         known = [100 * trial.score for trial in method.trials if trial.score is not None]
         kept = [trial.score is not None for trial in method.trials]
@@ -142,7 +148,7 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
         ax.plot(lost, [low - 0.08 * room] * len(lost), ls="", marker="x", color=MUTED)
         if method.chosen is not None and (score := method.trials[method.chosen].score) is not None:
             mark_chosen(ax, rates[method.chosen], 100 * score)
-        if key is not None:
+        if key is not None and all(key in trial.values for trial in method.trials):
             _name_ends(ax, key, method, colours)
     more = [("a setting", _dot(_ENDS[0]))]
     more += [("diverged", {"ls": "", "marker": "x", "color": MUTED})]
@@ -158,13 +164,13 @@ def _colours(values: Sequence[Any]) -> list[str]:
     """A colour for each value: between two colours, by its place among the different ones."""
     from matplotlib.colors import to_hex, to_rgb
 
-    different = sorted(set(values), key=lambda v: (isinstance(v, str), v))
-    first, last = (to_rgb(colour) for colour in _ENDS)
-    share = {v: i / max(1, len(different) - 1) for i, v in enumerate(different)}
-    return [
-        to_hex([a + share[value] * (b - a) for a, b in zip(first, last, strict=True)])
-        for value in values
-    ]
+    different = {str(value): value for value in values}
+    numbers = all(isinstance(value, int | float) for value in values)
+    order = sorted(different, key=lambda text: (different[text] if numbers else 0, text))
+    first, last = (np.array(to_rgb(colour)) for colour in _ENDS)
+    share = {text: i / max(1, len(order) - 1) for i, text in enumerate(order)}
+    mixed = [first + share[str(value)] * (last - first) for value in values]
+    return [to_hex((float(r), float(g), float(b))) for r, g, b in mixed]
 
 
 def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str]) -> None:
@@ -225,7 +231,7 @@ def _held(value: float, ends: Point) -> float:
     return min(max(value, ends[0]), ends[1])
 
 
-def _dot(colour: str, hollow: bool = False) -> Mapping[str, Any]:
+def _dot(colour: str, hollow: bool = False) -> dict[str, Any]:
     return {
         "linestyle": "none",
         "marker": "o",

@@ -155,7 +155,8 @@ def _chosen_grid(record: SearchRecord) -> Grid:
 
 
 def _range_grid(record: SearchRecord) -> Grid:
-    rows, rules = [], set()
+    rows: list[tuple[Cell, ...]] = []
+    rules: set[int] = set()
     for method in record.methods:
         rules.add(len(rows))
         chosen = {} if method.chosen is None else method.trials[method.chosen].values
@@ -179,7 +180,8 @@ def _range_grid(record: SearchRecord) -> Grid:
 def _criteria_grid(record: SearchRecord) -> Grid:
     shown = [key for key in (record.against, "average", "last") if key in TITLES]
     shown = list(dict.fromkeys(shown))
-    rows, rules = [], set()
+    rows: list[tuple[Cell, ...]] = []
+    rules: set[int] = set()
     for method in record.methods:
         rules.add(len(rows))
         for name, keys in criteria(record).items():
