@@ -26,6 +26,11 @@ def titled(results: Iterable[RunResult]) -> list[RunResult]:
     ]
 
 
+def titles() -> dict[str, str]:
+    """What methods that are installed here are called, by name."""
+    return {name: _declared(name)[0] for name in registry.method_names()}
+
+
 def labelled(results: Iterable[RunResult], labels: Mapping[str, str]) -> list[RunResult]:
     """The results with other titles for some methods.
 

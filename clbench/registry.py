@@ -33,6 +33,10 @@ FOLDER = "folder:"
 BUILDER_CONTEXT = frozenset({"image_size", "data_root", "cache_root", "workers", "quick"})
 
 
+TUNING: dict[str, Any] = {"tested_on": "validation", "first_tasks": 4}
+"""Settings with which `clbench tune` searches on a benchmark that names no others."""
+
+
 @dataclass(frozen=True)
 class BenchmarkRecipe:
     """A benchmark as its recipe declares it.
@@ -112,9 +116,6 @@ class MethodRecipe:
         orders = [s["orders"][order] for s in sections if order in s.get("orders", {})]
         return [general, *sections, *orders]
 
-
-TUNING = {"tested_on": "validation", "first_tasks": 4}
-"""Settings with which `clbench tune` searches on a benchmark that names no others."""
 
 _FILE = "_clbench_file"
 """Attribute of a class loaded from a file: the file's name, as it was given."""

@@ -223,6 +223,7 @@ def tune(
 ) -> None:
     """Search settings: the same budget for every method, never on a test image."""
     from clbench.config import named
+    from clbench.naming import titles
     from clbench.registry import method_names
     from clbench.report.search.write import write_search
     from clbench.tuning.tune import Tuning, Wish
@@ -251,7 +252,7 @@ def tune(
         tuning.make(shown, quiet=quiet)
     finally:
         if tuning.begun:
-            write_search(out)
+            write_search(out, titles())
             say(f"trials, tables and figures: {out}; begin with {out / 'summary.md'}")
 
 

@@ -15,6 +15,7 @@ from clbench.core.method import Method, method_name
 NO_MEMORY = ("can't allocate memory", "not enough memory", "CUDA out of memory")
 DEAD_PROCESS = ("closed by peer", "Connection reset", "heartbeat timeout", "Broken pipe")
 DEAD_WORKER = ("exited unexpectedly", "is killed by signal")
+UNDECOMPOSABLE: type[Exception] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
 KEPT = "finished work is kept; run the same command to resume"
 
 
@@ -57,7 +58,7 @@ def explained(
 
 
 def _kind(error: Exception) -> type[ClbenchError]:
-    if isinstance(error, torch.linalg.LinAlgError):
+    if isinstance(error, UNDECOMPOSABLE):
         return DivergedError
     return LostProcessError if is_lost(error) else ClbenchError
 
@@ -73,7 +74,7 @@ def _message(error: Exception, activity: str, relief: str, method: Method) -> st
         )
     if is_lost(error):
         return f"one of the processes that train together died while {activity}; {KEPT}"
-    if isinstance(error, torch.linalg.LinAlgError):
+    if isinstance(error, UNDECOMPOSABLE):
         return (
             f"a decomposition failed while {activity}, as it does where weights have diverged: try "
             f"a lower learning rate (--set train.lr=...); the traceback is in log.txt ({text})"

@@ -10,9 +10,9 @@ import pandas as pd
 
 from clbench.core.results.matrix import ZERO_SHOT
 from clbench.core.results.result import ProbeRecord, RunResult
+from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import REFERENCE_LABEL
-from clbench.report.tables.grid import Cell, Grid
 from clbench.report.tables.groups import ComparableGroup, file_name, method_runs
 
 SECONDS = "seconds"

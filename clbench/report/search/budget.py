@@ -35,7 +35,7 @@ def draw_budget(record: SearchRecord) -> Figure | None:
     Methods are sorted by what the whole budget gives, so that neighbours share a panel.
     """
     curves = {
-        method.name: [
+        method.title: [
             100 * expected_best([trial.score for trial in method.trials], n)
             for n in range(1, (len(method.trials) if method.searched else record.budget) + 1)
         ]

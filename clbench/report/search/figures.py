@@ -81,7 +81,7 @@ def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | Non
     }
     if not known:
         return None
-    trials = {m.name: [p for p in found if p is not None] for m, found in known.items()}
+    trials = {m.title: [p for p in found if p is not None] for m, found in known.items()}
     fronts = {name: _front(points, across.better) for name, points in trials.items()}
     still = _point(record.zero_shot, across, up)
     edge = [p for points in fronts.values() for p in points] + ([] if still is None else [still])
@@ -91,14 +91,14 @@ def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | Non
     figure, axes = make_panels(list(trials), f"{across.title}, %", f"{up.title}, %")
     beyond = False
     for ax, (method, found) in zip(axes, known.items(), strict=True):
-        rest = [_stairs(points) for name, points in fronts.items() if name != method.name]
+        rest = [_stairs(points) for name, points in fronts.items() if name != method.title]
         if rest:
             ax.plot(*zip(*joined(rest), strict=True), marker=".", markersize=1.2, **OTHERS)
         if still is not None:
             ax.axvline(still[0], **REFERENCE_LINE)
             ax.axhline(still[1], **REFERENCE_LINE)
-        beyond |= _dots(ax, trials[method.name], x_ends, y_ends)
-        own = fronts[method.name]
+        beyond |= _dots(ax, trials[method.title], x_ends, y_ends)
+        own = fronts[method.title]
         ax.plot(*zip(*_stairs(own), strict=True), color=OWN, linewidth=1.2)
         if (chosen := _chosen(method, found)) is not None:
             mark_chosen(ax, *chosen)
@@ -129,7 +129,7 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
     if not scores:
         return None
     label = f"{TITLES.get(record.criterion, record.criterion)}, %"
-    figure, axes = make_panels([m.name for m in methods], "learning rate", label)
+    figure, axes = make_panels([m.title for m in methods], "learning rate", label)
     low, high = min(scores), max(scores)
     room = max(high - low, 1.0)
     axes[0].set(xscale="log", ylim=(low - 0.3 * room, high + 0.1 * room))

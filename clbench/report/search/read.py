@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -50,6 +50,7 @@ class MethodSearch:
 
     Attributes:
         name: of the method.
+        title: what tables and figures call it.
         declared: dimensions to their ranges before the search.
         searched: the same after it.
         extended: dimensions whose range was extended.
@@ -62,6 +63,7 @@ class MethodSearch:
     """
 
     name: str
+    title: str
     declared: Mapping[str, str]
     searched: Mapping[str, str]
     extended: tuple[str, ...]
@@ -120,11 +122,12 @@ def mean_of(summary: Summary, keys: tuple[str, ...]) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
-def read_search(out: Path) -> SearchRecord:
+def read_search(out: Path, titles: Mapping[str, str] | None = None) -> SearchRecord:
     """Read the folder of a search.
 
     Args:
         out: holds ``trials.json`` and ``results/``.
+        titles: what methods are called; others go by their names.
 
     Raises:
         ClbenchError: a file is missing, damaged, or contradicts another one.
@@ -132,7 +135,10 @@ def read_search(out: Path) -> SearchRecord:
     path = out / FILE
     content = _parse(path)
     first: dict[str, RunResult] = {}
-    methods = tuple(_method(out, *pair, content, first) for pair in sorted(content.methods.items()))
+    methods = tuple(
+        replace(_method(out, name, entry, content, first), title=(titles or {}).get(name, name))
+        for name, entry in sorted(content.methods.items())
+    )
     shown = content.model_dump(include={"benchmark", "criterion", "budget", "settings", "quick"})
     return SearchRecord(**shown, methods=methods, zero_shot=_zero_shot(first))
 
@@ -207,6 +213,7 @@ def _method(
     kept = entry.model_dump(include={"declared", "searched", "repeated", "inside", "problem"})
     return MethodSearch(
         name=name,
+        title=name,
         extended=tuple(entry.extended),
         trials=tuple(trials),
         chosen=entry.chosen,

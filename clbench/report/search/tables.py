@@ -143,7 +143,7 @@ def _chosen_grid(record: SearchRecord) -> Grid:
         inside = "" if not method.inside else "yes" if all(method.inside.values()) else "no"
         rows.append(
             (
-                *map(Cell, (method.name, str(len(method.trials)), str(method.diverged))),
+                *map(Cell, (method.title, str(len(method.trials)), str(method.diverged))),
                 Cell(_chosen_text(method)),
                 Cell(str(len(method.chosen_runs) or "")),
                 *metrics,
@@ -163,7 +163,7 @@ def _range_grid(record: SearchRecord) -> Grid:
         for key in method.searched or {"": ""}:
             star = "*" if key in method.extended else ""
             texts = (
-                method.name if len(rows) in rules else "",
+                method.title if len(rows) in rules else "",
                 key,
                 method.declared.get(key, ""),
                 f"{method.searched.get(key, 'nothing')}{star}",
@@ -189,7 +189,7 @@ def _criteria_grid(record: SearchRecord) -> Grid:
             if best is None:
                 continue
             trial = method.trials[best]
-            first = method.name if len(rows) in rules else ""
+            first = method.title if len(rows) in rules else ""
             choice = "=" if best == method.chosen else trial.text
             values = [_percent(trial.summary.get(key)) for key in shown]
             mean = _percent(mean_of(trial.summary, keys))
@@ -202,7 +202,7 @@ def _criteria_grid(record: SearchRecord) -> Grid:
 def _budget_grid(record: SearchRecord) -> Grid:
     rows = [
         (
-            Cell(method.name),
+            Cell(method.title),
             *(_percent(_expected(method, n)) for n in BUDGETS),
             _percent(area(points(record, method))),
         )
@@ -228,7 +228,7 @@ def _budget_notes(record: SearchRecord) -> list[str]:
 
 def _warnings(record: SearchRecord) -> list[str]:
     found = ["These were smoke runs: their numbers mean nothing."] if record.quick else []
-    return found + [f"{m.name}: {m.problem}." for m in record.methods if m.problem]
+    return found + [f"{m.title}: {m.problem}." for m in record.methods if m.problem]
 
 
 def _expected(method: MethodSearch, n: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from clbench.core.files import write_atomic
@@ -11,13 +12,14 @@ from clbench.report.search.tables import search_documents
 from clbench.report.tables.documents import format_csv
 
 
-def write_search(out: Path) -> list[Path]:
+def write_search(out: Path, titles: Mapping[str, str] | None = None) -> list[Path]:
     """Write ``summary.md``, ``summary.csv`` and the figures of a search into its folder.
 
     The same trials give the same bytes with the same version of matplotlib.
 
     Args:
         out: folder of the search, with ``trials.json`` and ``results/``.
+        titles: what methods are called; others go by their names.
 
     Returns:
         The files written.
@@ -25,7 +27,7 @@ def write_search(out: Path) -> list[Path]:
     Raises:
         ClbenchError: a file is missing, damaged or contradicts another, or cannot be written.
     """
-    record = read_search(out)
+    record = read_search(out, titles)
     tables = search_documents(record)
     texts: dict[str, str | bytes] = {
         "summary.md": "\n".join(table.markdown() for table in tables),
