@@ -357,7 +357,8 @@ app.command(
 )(grids.sweep)
 app.command(
     rich_help_panel=RUNS,
-    epilog="Examples: clbench tune --methods finetune,lora --budget 4 --quick | "
+    epilog="Examples: clbench tune --methods all --dry-run | "
+    "clbench tune --methods finetune,lora --budget 4 --quick | "
     "clbench tune --benchmark mini --jobs 2 --out reports/tuning",
 )(grids.tune)
 app.command(

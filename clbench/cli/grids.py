@@ -12,6 +12,7 @@ from rich.console import Console
 
 from clbench.cli.command import command, console, directories, say, show_directories, show_results
 from clbench.cli.options import (
+    LAUNCHING,
     Address,
     Backbone,
     Benchmark,
@@ -46,8 +47,11 @@ from clbench.core.errors import ClbenchError
 from clbench.core.foreign.console import SafeConsole
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from clbench.core.results.result import RunResult
     from clbench.launch.make import Grid, Wanted
+    from clbench.tuning.tune import Tuning
 
 
 @command
@@ -220,6 +224,12 @@ def tune(
     retries: Retries = 2,
     address: Address = None,
     sbatch: Sbatch = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only print what would be searched.", rich_help_panel=LAUNCHING
+        ),
+    ] = False,
 ) -> None:
     """Search settings: the same budget for every method, never on a test image."""
     from clbench.config import named
@@ -247,6 +257,10 @@ def tune(
         time=time,
     )
     tuning = Tuning(wish, runs_dir, out, wanted)
+    if dry_run:
+        console().print(_spaces(tuning))
+        say(f"{tuning.trials} trials, and up to {tuning.repetitions} repetitions with other seeds")
+        return
     shown = SafeConsole(stderr=True, quiet=quiet)
     try:
         tuning.make(shown, quiet=quiet)
@@ -301,6 +315,17 @@ def _make(grid: Grid, manner: _Manner) -> None:
             _write(made.results, grid.runs_dir, manner.out)
     if made.problems:
         raise ClbenchError("\n".join(made.problems))
+
+
+def _spaces(tuning: Tuning) -> Table:
+    from rich.table import Table
+
+    table = Table("method", "searched", "from", "trials", box=None, pad_edge=False)
+    for tuned in tuning.methods:
+        space = tuning.spaces[tuned.method]
+        names, ranges = "\n".join(space) or "nothing", "\n".join(map(str, space.values()))
+        table.add_row(tuned.method, names, ranges, str(tuned.search.budget))
+    return table
 
 
 def _forecast(grid: Grid, trial: Console | None) -> None:

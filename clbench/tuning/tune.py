@@ -130,6 +130,14 @@ class Tuning:
         return sum(tuned.search.budget for tuned in self.methods)
 
     @property
+    def repetitions(self) -> int:
+        """How many runs with other seeds there may be."""
+        if self.wish.repeated < 2:
+            return 0
+        again = (min(self.wish.repeated, t.search.budget) for t in self.methods if t.search.space)
+        return sum(again) * (len(SEEDS) - 1)
+
+    @property
     def begun(self) -> bool:
         """Whether there is something to show."""
         return any(tuned.search.trials for tuned in self.methods)

@@ -197,6 +197,17 @@ def test_the_command_says_where_the_results_are(
     assert (tmp_path / "tuning/trials.json").exists()
 
 
+def test_a_dry_run_says_what_would_be_searched(runs: Runs, tmp_path: Path) -> None:
+    arguments = ["tune", "--methods", "nusa,rail,zeroshot", "--dry-run", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    for text in ("train.lr", "2e-05 to 0.02 (log)", "method.rank", "16, 32, 64", "nothing"):
+        assert text in done.output
+    assert "33 trials, and up to 12 repetitions" in done.output
+    assert runs.made == []
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_real_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
