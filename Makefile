@@ -38,7 +38,7 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 	$(BIN)/python -m clbench.report.embed reports/mini/README.md
 	$(BIN)/python -m clbench.report.embed reports/methods/README.md
 	$(BIN)/python -m clbench.report.embed reports/methods-cil/README.md
-	$(BIN)/python -m clbench.report.lock reports
+	$(BIN)/python -m clbench.lock reports
 
 docs: $(VENV)/.stamp-run  ## renew the tables in docs/settings.md, docs/methods and docs/parity.md
 	$(BIN)/python -m clbench.cli.pages docs/settings.md docs/methods/*.md

@@ -132,7 +132,7 @@ def validation_indices(labels: Tensor) -> tuple[list[int], list[int]]:
     it for training.
 
     >>> validation_indices(torch.tensor([0, 0, 0, 1]))
-    ([0, 1, 3], [2])
+    ([1, 2, 3], [0])
 
     Args:
         labels: ``(N,)`` class indices.

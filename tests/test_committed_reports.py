@@ -19,6 +19,7 @@ from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import counted_rows, require_sound
 from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
+from clbench.naming import titled
 from clbench.report.embed import embedded
 from clbench.report.figures.draw import draw_figures
 from clbench.report.figures.style import file_bytes
@@ -154,4 +155,4 @@ def test_the_committed_picture_is_that_of_the_results() -> None:
         for svg in (committed, file_bytes(drawn.figure, "svg").decode())
     ]
     assert texts[0] == texts[1], "run `make report`"
-    assert {result.method.name for result in group.results} <= set(texts[0])
+    assert {titled([result])[0].method.title for result in group.results} <= set(texts[0])

@@ -71,7 +71,7 @@ def test_no_color_switches_colours_off(saved: Path, no_color: bool) -> None:
     terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor"}
     outcome = CliRunner().invoke(app, ["report", str(saved)], env=environment | terminal)
     coloured = re.findall(r"\x1b\[(?:[0-9;]*;)?(?:3[0-7]|4[0-7]|38|48)[;m]", outcome.output)
-    assert "nusa" in outcome.output
+    assert "NuSA-CL" in outcome.output
     assert bool(coloured) is not no_color
 
 
@@ -123,7 +123,7 @@ def test_report_makes_the_same_tables_as_compare(runs: Path, tmp_path: Path) -> 
 def test_two_methods_are_compared_image_by_image(runs: Path, tmp_path: Path) -> None:
     direct = invoke("report", runs / "mini", "--compare", "nusa, zeroshot", "--out", tmp_path / "a")
     assert direct.exit_code == 0, direct.output
-    assert "nusa minus zeroshot: mini v1" in direct.output
+    assert "NuSA-CL minus Zero-shot CLIP: mini v1" in direct.output
     assert "n = 1 (seed 0)" in direct.output
     # The bits were collected with the results, so the copies give the same comparison.
     invoke(

@@ -122,9 +122,11 @@ def draw_ranks(
     return figure
 
 
-def draw_probe(results: Sequence[RunResult], probe: str) -> Figure | None:
+def draw_probe(
+    results: Sequence[RunResult], chosen: Collection[str] | None = None, *, probe: str
+) -> Figure | None:
     """What a probe measured over the sequence, one panel per measure; dotted: before training."""
-    series, fixed = make_series(results)
+    series, fixed = make_series(results, chosen)
     series = series or fixed
     keys = [
         key

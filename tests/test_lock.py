@@ -11,11 +11,11 @@ import pytest
 from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash
 from clbench.core.results.result import RunResult
-from clbench.report.lock import NAME, lock, main
+from clbench.lock import NAME, lock, main
 from clbench.report.write import write_report
 from tests.made_up import VALUES, MakeResult
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parent.parent
 REPORTS = ROOT / "reports"
 
 

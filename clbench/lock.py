@@ -1,6 +1,6 @@
 """Lock published reports: hashes of the results and of all tables that are built from them.
 
-``python -m clbench.report.lock reports`` writes ``reports/SHA256SUMS``, which ``sha256sum --check``
+``python -m clbench.lock reports`` writes ``reports/SHA256SUMS``, which ``sha256sum --check``
 reads too.
 """
 
@@ -14,6 +14,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash, write_atomic
 from clbench.core.results.correctness import SUFFIX
 from clbench.core.results.soundness import require_sound
+from clbench.naming import titled
 from clbench.report.write import report_files
 
 NAME = "SHA256SUMS"
@@ -39,7 +40,7 @@ def lock(reports: Path) -> str:
         for file in (*files, *folder.glob(f"*{SUFFIX}"), folder.parent / PICTURE):
             if file.is_file():
                 hashes[file] = file_hash(file)
-        tables = report_files([require_sound(file) for file in files])
+        tables = report_files(titled(map(require_sound, files)))
         for name, text in tables.items():
             hashes[folder.parent / name] = hashlib.sha256(text.encode()).hexdigest()
     if not hashes:
