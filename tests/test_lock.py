@@ -12,6 +12,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash
 from clbench.core.results.result import RunResult
 from clbench.lock import NAME, lock, main
+from clbench.naming import titled
 from clbench.report.write import write_report
 from tests.made_up import VALUES, MakeResult
 
@@ -54,7 +55,7 @@ def reports(tmp_path: Path, make_result: MakeResult) -> Path:
 def test_all_results_and_tables_are_locked(reports: Path, tmp_path: Path) -> None:
     locked = hashes(lock(reports))
     results = sorted((reports / "toy/results").iterdir())
-    tables = write_report([RunResult.load(file) for file in results], tmp_path / "toy")
+    tables = write_report(titled(map(RunResult.load, results)), tmp_path / "toy")
     expected = {f"toy/results/{file.name}": file_hash(file) for file in results}
     expected |= {file.relative_to(tmp_path).as_posix(): file_hash(file) for file in tables}
     assert locked == expected
