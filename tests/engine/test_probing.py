@@ -119,7 +119,9 @@ def files_of(runs: Path) -> tuple[dict[str, torch.Tensor], str]:
     return load_file(checkpoint), losses
 
 
-@pytest.mark.parametrize("name", ["nusa", "gnsp", "diki", "icarl"])
+@pytest.mark.parametrize(
+    "name", ["nusa", "gnsp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("diki", "icarl"))]
+)
 def test_a_run_has_the_same_bits_with_all_probes(run: Run, tmp_path: Path, name: str) -> None:
     small: dict[str, dict[str, Any]] = {
         "nusa": {"rank": 8},
