@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import yaml
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clbench.core.method import Method
     from clbench.core.probe import Probe
 
+Kind = Literal["method", "probe"]
 Builder = Callable[..., "SequenceData"]
 
 FOLDER = "folder:"
@@ -31,7 +32,6 @@ FOLDER = "folder:"
 
 #: Arguments every benchmark builder receives from the engine; all others are its options.
 BUILDER_CONTEXT = frozenset({"image_size", "data_root", "cache_root", "workers", "quick"})
-
 
 TUNING: dict[str, Any] = {"tested_on": "validation", "first_tasks": 4}
 """Settings with which `clbench tune` searches on a benchmark that names no others."""
@@ -129,7 +129,7 @@ def method_names() -> list[str]:
     >>> "nusa" in method_names()
     True
     """
-    return sorted({*_own_methods(), *_plugins("clbench.methods")})
+    return _class_names("method")
 
 
 def methods() -> dict[str, type[Method]]:
@@ -143,17 +143,7 @@ def method(name: str) -> type[Method]:
     Raises:
         ClbenchError: no such method.
     """
-    if _names_a_file(name):
-        found = _load_from_file(name, "method", _checked_method)
-    elif ":" in name:
-        found = _import_object(name, "method")
-    elif name in _own_methods():
-        found = _final_method(name)
-    elif (plugin := _plugins("clbench.methods").get(name)) is not None:
-        found = _load_plugin(plugin, "method")
-    else:
-        raise unknown_name("method", name, method_names())
-    return _checked_method(name, found)
+    return cast("type[Method]", _find("method", name))
 
 
 def probe_names() -> list[str]:
@@ -162,7 +152,7 @@ def probe_names() -> list[str]:
     >>> "gap" in probe_names()
     True
     """
-    return sorted({*_own_probes(), *_plugins("clbench.probes")})
+    return _class_names("probe")
 
 
 def probe(name: str) -> type[Probe]:
@@ -171,19 +161,7 @@ def probe(name: str) -> type[Probe]:
     Raises:
         ClbenchError: no such probe.
     """
-    if _names_a_file(name):
-        found = _load_from_file(name, "probe", _checked_probe)
-    elif ":" in name:
-        found = _import_object(name, "probe")
-    elif name in _own_probes():
-        module = importlib.import_module(f"clbench.probes.{name}")
-        own = [c for c in vars(module).values() if getattr(c, "name", None) == name]
-        found = own[0]
-    elif (plugin := _plugins("clbench.probes").get(name)) is not None:
-        found = _load_plugin(plugin, "probe")
-    else:
-        raise unknown_name("probe", name, probe_names())
-    return _checked_probe(name, found)
+    return cast("type[Probe]", _find("probe", name))
 
 
 def benchmark_names() -> list[str]:
@@ -236,7 +214,7 @@ def key_of(cls: type[Method]) -> str:
 
     A class that stands in no module, as in a notebook, has nothing but its name.
     """
-    known = cls.name in _own_methods() or cls.name in _plugins("clbench.methods")
+    known = cls.name in method_names()
     if known and method(cls.name) is cls:
         return cls.name
     file = getattr(cls, _FILE, None)
@@ -270,11 +248,7 @@ def _as_mapping(text: str, where: str) -> dict[str, Any]:
     return content
 
 
-def _names_a_file(name: str) -> bool:
-    return ":" in name and name.rpartition(":")[0].endswith(".py")
-
-
-def _load_from_file(name: str, kind: str, checked: Callable[[str, Any], type]) -> Any:
+def _load_from_file(name: str, kind: Kind) -> type:
     """The class that ``file.py:Class`` names."""
     text, _, attribute = name.rpartition(":")
     path = Path(text).expanduser().resolve()
@@ -295,49 +269,57 @@ def _load_from_file(name: str, kind: str, checked: Callable[[str, Any], type]) -
         raise ClbenchError(
             f"{kind} {name!r} cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
-    setattr(checked(name, found), _FILE, text)
-    return found
+    cls = _checked(kind, name, found)
+    setattr(cls, _FILE, text)
+    return cls
 
 
-def _own_probes() -> list[str]:
-    package = importlib.import_module("clbench.probes")
+def _class_names(kind: Kind) -> list[str]:
+    """Names of clbench's own classes of a kind, and of those of plug-ins."""
+    return sorted({*_own_names(kind), *_plugins(f"clbench.{kind}s")})
+
+
+def _own_names(kind: Kind) -> list[str]:
+    package = importlib.import_module(f"clbench.{kind}s")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
 
 
-def _checked_probe(name: str, found: Any) -> type[Probe]:
-    from clbench.core.probe import Probe
+def _find(kind: Kind, name: str) -> type:
+    """A class by name, as ``package.module:Class`` or as ``file.py:Class``."""
+    if ":" in name and name.rpartition(":")[0].endswith(".py"):
+        return _load_from_file(name, kind)
+    if ":" in name:
+        found = _import_object(name, kind)
+    elif name in _own_names(kind):
+        found = _own_class(kind, name)
+    elif (plugin := _plugins(f"clbench.{kind}s").get(name)) is not None:
+        found = _load_plugin(plugin, kind)
+    else:
+        raise unknown_name(kind, name, _class_names(kind))
+    return _checked(kind, name, found)
 
-    if not (inspect.isclass(found) and issubclass(found, Probe)):
-        raise ClbenchError(f"{name!r} is not a subclass of clbench.core.probe.Probe")
-    if not isinstance(getattr(found, "name", None), str):
-        raise ClbenchError(f"probe class {found.__name__} needs a class attribute 'name'")
-    return found
 
-
-def _own_methods() -> list[str]:
-    package = importlib.import_module("clbench.methods")
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
-
-
-def _final_method(name: str) -> Any:
-    from clbench.core.method import Method
-
-    module = importlib.import_module(f"clbench.methods.{name}")
+def _own_class(kind: Kind, name: str) -> Any:
+    module, base = importlib.import_module(f"clbench.{kind}s.{name}"), _base(kind)
     for found in vars(module).values():
         own = inspect.isclass(found) and found.__module__ == module.__name__
-        if own and issubclass(found, Method) and getattr(found, "name", None) == name:
+        if own and issubclass(found, base) and getattr(found, "name", None) == name:
             return found
-    raise ClbenchError(f"methods/{name}.py defines no Method with name = {name!r}")
+    raise ClbenchError(f"{kind}s/{name}.py defines no {base.__name__} with name = {name!r}")
 
 
-def _checked_method(name: str, found: Any) -> type[Method]:
-    from clbench.core.method import Method
-
-    if not (inspect.isclass(found) and issubclass(found, Method)):
-        raise ClbenchError(f"{name!r} is not a subclass of clbench.core.method.Method")
+def _checked(kind: Kind, name: str, found: Any) -> type:
+    base = _base(kind)
+    if not (inspect.isclass(found) and issubclass(found, base)):
+        raise ClbenchError(f"{name!r} is not a subclass of {base.__module__}.{base.__name__}")
     if not isinstance(getattr(found, "name", None), str):
-        raise ClbenchError(f"method class {found.__name__} needs a class attribute 'name'")
+        raise ClbenchError(f"{kind} class {found.__name__} needs a class attribute 'name'")
     return found
+
+
+def _base(kind: Kind) -> type:
+    base: type = getattr(importlib.import_module(f"clbench.core.{kind}"), kind.capitalize())
+    return base
 
 
 def _folder_recipe(name: str) -> BenchmarkRecipe:
