@@ -14,7 +14,7 @@ from typing import Annotated, Final, Literal
 import numpy as np
 from pydantic import Field
 
-from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.errors import unknown_name
 from clbench.core.task import Benchmark, Setting, Task
 from clbench.datamodules.catalogue.catalogue import (
     CATALOG,
@@ -29,7 +29,7 @@ from clbench.datamodules.pixels.samples import Contents
 from clbench.datamodules.readers import read as readers
 from clbench.datamodules.readers.coop import read_coop
 from clbench.datamodules.sequence import TaskSequence
-from clbench.datamodules.splits import few_shot, random_split
+from clbench.datamodules.splits import few_shot, listed_order, random_split
 
 VERSION: Final = 1
 COOP_ORDER: Final = ", CoOp splits"
@@ -177,12 +177,7 @@ def data_set_order(order: str | list[str], seed: int) -> tuple[tuple[str, ...], 
             one twice.
     """
     if isinstance(order, list):
-        for name in order:
-            if name not in CATALOG:
-                raise unknown_name("data set in benchmark.order", name, CATALOG)
-        if not order or len(set(order)) < len(order):
-            raise ClbenchError(f"benchmark.order={order} must name one data set or more, each once")
-        return tuple(order), ", ".join(order)
+        return listed_order(order, CATALOG, "data set")
     if order == "random":
         shuffled = np.random.default_rng(seed).permutation(np.array(list(CATALOG)))
         return tuple(str(name) for name in shuffled), f"random-{seed}"

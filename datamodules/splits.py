@@ -1,14 +1,14 @@
-"""Which images a benchmark uses: the seeded 80/20 split and the k-shot draw, kept as index files.
+"""Which images and tasks a benchmark uses: the seeded 80/20 split, the k-shot draw, listed orders.
 
-An index file is drawn once per data folder and checked at every use, so that a data set that has
-changed is noticed before it changes a number.
+Splits and draws are kept as index files, each drawn once per data folder and checked at every use,
+so that a data set that has changed is noticed before it changes a number.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clbench.core.errors import ClbenchError
+from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
 from clbench.datamodules.pixels.data_folder import Cache
@@ -123,6 +123,27 @@ def few_shot_indices(labels: Tensor, shots: int, seed: int, name: str) -> list[i
         rng = np.random.default_rng([seed, int(label)])
         chosen.extend(int(i) for i in rng.choice(members, size=shots, replace=False))
     return sorted(chosen)
+
+
+def listed_order(
+    order: Sequence[str], valid: Collection[str], kind: str
+) -> tuple[tuple[str, ...], str]:
+    """Tasks in the order of a list, and the name of that order.
+
+    Args:
+        order: names of tasks.
+        valid: those that there are.
+        kind: what messages call one of them.
+
+    Raises:
+        ClbenchError: a name that does not exist, or a list that is empty or names one twice.
+    """
+    for name in order:
+        if name not in valid:
+            raise unknown_name(f"{kind} in benchmark.order", name, valid)
+    if not order or len(set(order)) < len(order):
+        raise ClbenchError(f"benchmark.order={order} must name one {kind} or more, each once")
+    return tuple(order), ", ".join(order)
 
 
 def validation_indices(labels: Tensor) -> tuple[list[int], list[int]]:

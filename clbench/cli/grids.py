@@ -102,14 +102,8 @@ def compare(
         overrides=named(backbone, settings_of(settings, root, cache, precision), logger, probe),
         quick=quick,
     )
-    wanted = _wanted(
-        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
-        jobs=jobs,
-        cpus=cpus,
-        gpus=gpus,
-        memory=memory,
-        time=time,
-    )
+    how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
+    wanted = _wanted(how, jobs, cpus, gpus, memory, time)
     _make(
         Grid(planned, runs_dir, wanted),
         _Manner(dry_run, trial, detach, fresh, quiet, matrices, out),
@@ -179,14 +173,8 @@ def sweep(
         overrides=named(None, settings_of(settings, root, cache, precision), logger, probe),
         quick=quick,
     )
-    wanted = _wanted(
-        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
-        jobs=jobs,
-        cpus=cpus,
-        gpus=gpus,
-        memory=memory,
-        time=time,
-    )
+    how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
+    wanted = _wanted(how, jobs, cpus, gpus, memory, time)
     _make(
         Grid(planned, runs_dir, wanted),
         _Manner(dry_run, trial, detach, fresh, quiet, False, out),
@@ -248,14 +236,8 @@ def tune(
         named(backbone, settings_of(settings, root, cache, precision)),
         quick,
     )
-    wanted = _wanted(
-        (launcher, retries, {"address": address, "sbatch": sbatch or ()}),
-        jobs=jobs,
-        cpus=cpus,
-        gpus=gpus,
-        memory=memory,
-        time=time,
-    )
+    how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
+    wanted = _wanted(how, jobs, cpus, gpus, memory, time)
     tuning = Tuning(wish, runs_dir, out, wanted)
     if dry_run:
         console().print(_spaces(tuning))
@@ -351,9 +333,13 @@ def _names(text: str | None) -> list[str] | str | None:
     return text if text in (None, "all") else [name.strip() for name in text.split(",")]
 
 
-def _wanted(how: tuple[str, int, dict[str, Any]], **resources: Any) -> Wanted:
+def _wanted(how: tuple[str, int, dict[str, Any]], *resources: Any) -> Wanted:
+    """How runs are to be made; resources in the order of `clbench.launch.cells.NAMES`."""
+    from clbench.launch.cells import NAMES
     from clbench.launch.make import Wanted
     from clbench.launch.quantities import parse_resources
 
     launcher, retries, options = how
-    return Wanted(launcher, parse_resources(resources), retries, options)
+    return Wanted(
+        launcher, parse_resources(dict(zip(NAMES, resources, strict=True))), retries, options
+    )

@@ -25,6 +25,11 @@ def publish(result: RunResult, folder: Path) -> None:
     write_atomic(folder / "table.md", "\n".join([summary, matrix, *probes]))
 
 
+def collected_name(method: str, seed: int, config_hash: str) -> str:
+    """What the file of a collected result is called."""
+    return f"{file_name(method)}-seed{seed}-{config_hash}.json"
+
+
 def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
     """Write every result as ``<method>-seed<k>-<hash>.json``, small enough to be committed.
 
@@ -36,8 +41,7 @@ def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
     """
     paths = []
     for source, result in runs:
-        name = file_name(result.method.name)
-        path = folder / f"{name}-seed{result.seed}-{result.config_hash}.json"
+        path = folder / collected_name(result.method.name, result.seed, result.config_hash)
         result.save(path)
         rows = read_rows(source)
         if rows:

@@ -13,19 +13,17 @@ from clbench.core.foreign.json_text import load_json
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.core.settings import RunSettings
 from clbench.launch.cells import Outcome
-from clbench.report.run_files import collect
-from clbench.report.tables.groups import file_name
+from clbench.report.run_files import collect, collected_name
+from clbench.report.search.read import FILE, RESULTS
 
 FORMAT: Final = "clbench-tuning/1"
-FILE: Final = "trials.json"
-RESULTS: Final = "results"
 DIVERGED: Final = "diverged"
 
 
 def result_file(out: Path, settings: RunSettings) -> Path:
     """Where the result of a trial is kept."""
-    name = file_name(settings.method.name)
-    return out / RESULTS / f"{name}-seed{settings.seed}-{settings.fingerprint()}.json"
+    name = collected_name(settings.method.name, settings.seed, settings.fingerprint())
+    return out / RESULTS / name
 
 
 def diverged_file(file: Path) -> Path:

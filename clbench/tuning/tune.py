@@ -276,8 +276,6 @@ class Tuning:
     def _is_kept(self, trial: Planned, file: Path) -> bool:
         """Whether the outcome of a trial was kept, and would be the same today."""
         settings, cls = trial
-        if not file.exists():
-            return False
         try:
             result = RunResult.load(file)
             require_same_source(result, cls, file)

@@ -26,7 +26,7 @@ from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
 from clbench.datamodules.sequence import TaskSequence
-from clbench.datamodules.splits import few_shot_indices
+from clbench.datamodules.splits import few_shot_indices, listed_order
 
 VERSION = 1
 TRAIN_SIZE = 512
@@ -111,12 +111,7 @@ def task_order(order: str | list[str]) -> tuple[tuple[str, ...], str]:
             twice.
     """
     if isinstance(order, list):
-        for name in order:
-            if name not in TASKS:
-                raise unknown_name("task in benchmark.order", name, TASKS)
-        if not order or len(set(order)) < len(order):
-            raise ClbenchError(f"benchmark.order={order} must name one task or more, each once")
-        return tuple(order), ", ".join(order)
+        return listed_order(order, TASKS, "task")
     if match := re.fullmatch(r"random-(\d{1,9})", order):
         shuffled = np.random.default_rng(int(match[1])).permutation(len(TASKS))
         return tuple(TASKS[i] for i in shuffled), order
