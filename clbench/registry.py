@@ -226,6 +226,15 @@ def key_of(cls: type[Method]) -> str:
     return cls.name
 
 
+def study_names() -> list[str]:
+    """Names of all studies: the recipes that ask a question; others are settings of single runs.
+
+    >>> "rho-scan" in study_names()
+    True
+    """
+    return [n for n in _recipe_names("studies") if "question" in read_recipe("studies", n)]
+
+
 def read_recipe(kind: str, name: str) -> dict[str, Any]:
     """The content of ``experiments/<kind>/<name>.yaml``."""
     text = (files("clbench.experiments") / kind / f"{name}.yaml").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Files of clbench/ itself and of these folders see everything and are seen by nobody below.
 TOP = "top"
-TOP_FOLDERS = ("cli", "launch", "testing", "tuning")
+TOP_FOLDERS = ("cli", "launch", "studies", "testing", "tuning")
 # At import time these see only core: `import clbench` and a look at the registry must stay cheap.
 LAZY = {"clbench/registry.py", "clbench/__init__.py"}
 LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}

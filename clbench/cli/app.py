@@ -362,6 +362,11 @@ app.command(
     "clbench tune --benchmark mini --jobs 2 --out reports/tuning",
 )(grids.tune)
 app.command(
+    rich_help_panel=RUNS,
+    epilog="Examples: clbench study | clbench study rho-scan --jobs 2 | "
+    "clbench study rho-scan --quick --out /tmp/rho",
+)(grids.study)
+app.command(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench status runs | clbench status runs --json",
 )(grids.status)

@@ -96,6 +96,11 @@ def probes(incomplete: str) -> list[str]:
     return _next_of_list(registry.probe_names(), incomplete)
 
 
+def studies(incomplete: str) -> list[str]:
+    """Studies."""
+    return _starting(registry.study_names(), incomplete)
+
+
 def data_sets(incomplete: str) -> list[str]:
     """What `clbench data` takes: families of benchmarks, and data sets."""
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS

@@ -1,4 +1,4 @@
-"""Commands on many runs: `clbench compare`, `sweep`, `tune`, `status`."""
+"""Commands on many runs: `clbench compare`, `sweep`, `tune`, `study`, `status`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from clbench.cli import completion
 from clbench.cli.command import command, console, directories, say, show_directories, show_results
 from clbench.cli.options import (
     LAUNCHING,
@@ -250,6 +251,67 @@ def tune(
         if tuning.begun:
             write_search(out, titles())
             say(f"trials, tables and figures: {out}; begin with {out / 'summary.md'}")
+
+
+@command
+def study(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Which; without a name, all are listed.", autocompletion=completion.studies
+        ),
+    ] = None,
+    root: Root = None,
+    cache: CacheFolder = None,
+    runs_dir: RunsDir = Path("runs"),
+    settings: Settings = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of its results and table.", show_default="studies/NAME"),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of its page, beside which the figure lies.", show_default="OUT/README.md"
+        ),
+    ] = None,
+    quick: Quick = False,
+    fresh: Fresh = False,
+    quiet: Quiet = False,
+    launcher: Launcher = "local",
+    jobs: Jobs = None,
+    cpus: Cpus = None,
+    gpus: Gpus = None,
+    memory: Memory = None,
+    time: Time = None,
+    retries: Retries = 2,
+    address: Address = None,
+    sbatch: Sbatch = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Run or complete a committed study, and write its figure, table and page."""
+    from clbench import registry
+
+    if name is None:
+        for known in registry.study_names():
+            say(f"{known}: {registry.read_recipe('studies', known)['title']}")
+        return
+    from clbench.launch.make import Grid
+    from clbench.studies.make import Making
+    from clbench.studies.study import find_study
+    from clbench.studies.write import write_study
+
+    chosen = find_study(name)
+    out = out or Path("studies") / name
+    how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
+    wanted = _wanted(how, jobs, cpus, gpus, memory, time)
+    making = Making(runs_dir, out, wanted, settings_of(settings, root, cache, None), quick, fresh)
+    if dry_run:
+        _forecast(Grid(making.left(chosen), runs_dir, wanted), None)
+        return
+    made = making.make(chosen, SafeConsole(stderr=True), quiet=quiet)
+    files = write_study(made, out, page)
+    say(f"table, figure and page: {', '.join(map(str, files))}")
 
 
 @command

@@ -39,8 +39,8 @@ def sweep(
         tree: content of a configuration file, which may have four keys beside those of a
             comparison: lists of ``benchmarks``, of ``backbones`` (as ``--backbone`` takes them) and
             of ``orders`` (``benchmark.order``), and ``grid``, which maps dotted keys to lists of
-            values, or is a list of such mappings; each may have the key ``methods``, with the names
-            that it holds for.
+            values, or is a list of such mappings; each may have the keys ``methods`` and ``seeds``,
+            with those that it holds for.
         methods: see `plan`.
         seeds: see `plan`.
         overrides: dotted keys to values, for every run.
@@ -55,8 +55,8 @@ def sweep(
     planned: list[Planned] = []
     problems: dict[str, None] = {}
     for block, benchmark, backbone, order in itertools.product(_blocks(found["grid"]), *lists):
-        names = block.get("methods", methods)
-        for point in _points({key: block[key] for key in block if key != "methods"}):
+        axes = {key: values for key, values in block.items() if key not in ("methods", "seeds")}
+        for point in _points(axes):
             given = {
                 **({} if backbone is None else config.backbone_settings(backbone)),
                 **({} if order is None else {"benchmark.order": order}),
@@ -65,7 +65,12 @@ def sweep(
             }
             try:
                 planned += plan(
-                    benchmark, names, seeds, config_file=rest, overrides=given, quick=quick
+                    benchmark,
+                    block.get("methods", methods),
+                    block.get("seeds", seeds),
+                    config_file=rest,
+                    overrides=given,
+                    quick=quick,
                 )
             except ClbenchError as error:
                 problems |= dict.fromkeys(str(error).splitlines())

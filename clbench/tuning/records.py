@@ -11,19 +11,12 @@ from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
 from clbench.core.results.result import FILE_NAME, RunResult
-from clbench.core.settings import RunSettings
 from clbench.launch.cells import Outcome
-from clbench.report.run_files import collect, collected_name
-from clbench.report.search.read import FILE, RESULTS
+from clbench.report.run_files import collect
+from clbench.report.search.read import FILE
 
 FORMAT: Final = "clbench-tuning/1"
 DIVERGED: Final = "diverged"
-
-
-def result_file(out: Path, settings: RunSettings) -> Path:
-    """Where the result of a trial is kept."""
-    name = collected_name(settings.method.name, settings.seed, settings.fingerprint())
-    return out / RESULTS / name
 
 
 def diverged_file(file: Path) -> Path:
@@ -36,7 +29,7 @@ def keep(run: Path, file: Path, outcome: Outcome) -> None:
 
     Args:
         run: its run directory.
-        file: what `result_file` returned.
+        file: where the result is kept.
         outcome: how it ended; nothing is kept of one that failed otherwise.
 
     Raises:

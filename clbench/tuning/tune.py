@@ -15,14 +15,13 @@ from clbench import config, registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.result import RunResult
 from clbench.engine.rundir.directory import run_path
-from clbench.engine.rundir.provenance import Inputs
-from clbench.engine.rundir.resuming import require_same_source
-from clbench.inputs import require_inputs
 from clbench.launch.cells import Outcome
 from clbench.launch.driving import told_once
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.tuning.records import diverged_file, keep, read_trials, result_file, write_trials
+from clbench.report.search.read import RESULTS
+from clbench.tuning.kept import Kept
+from clbench.tuning.records import diverged_file, keep, read_trials, write_trials
 from clbench.tuning.search import Search, Values
 from clbench.tuning.space import space_of
 
@@ -118,7 +117,7 @@ class Tuning:
         self._classes = {name: registry.method(name) for name in wish.methods}
         self.spaces = {name: space_of(cls, recipe) for name, cls in self._classes.items()}
         self.methods = [Tuned(n, Search(s, wish.budget)) for n, s in self.spaces.items()]
-        self._inputs: dict[str, Inputs] = {}
+        self._kept = Kept(out / RESULTS)
         self._require_same_rule()
         for tuned in self.methods:  # a mistake in the last method is told before the first trial
             for values in Search(self.spaces[tuned.method], 1).ask():
@@ -245,11 +244,11 @@ class Tuning:
     ) -> list[float | None]:
         """What settings reach: None where training diverged, NaN where nothing is known."""
         trials = [self.wish.planned(name, values, seed) for name, values, seed in wanted]
-        files = [result_file(self.out, settings) for settings, _ in trials]
+        files = [self._kept.file(settings) for settings, _ in trials]
         left = [
             trial
             for trial, file in zip(trials, files, strict=True)
-            if not any(self._is_kept(trial, kept) for kept in (file, diverged_file(file)))
+            if not any(self._kept.holds(trial, kept) for kept in (file, diverged_file(file)))
         ]
         if left:
             made = Grid(left, self.runs_dir, self.wanted).make(console, quiet=quiet)
@@ -257,7 +256,7 @@ class Tuning:
             for settings, _ in left:
                 path = run_path(self.runs_dir, settings)
                 outcome = failed[path].outcome if path in failed else Outcome.DONE
-                keep(path, result_file(self.out, settings), outcome)
+                keep(path, self._kept.file(settings), outcome)
             problems += told_once([f for f in failed.values() if f.outcome is not Outcome.DIVERGED])
         return [self._score(file) for file in files]
 
@@ -272,17 +271,6 @@ class Tuning:
                 )
             return score
         return None if diverged_file(file).exists() else math.nan
-
-    def _is_kept(self, trial: Planned, file: Path) -> bool:
-        """Whether the outcome of a trial was kept, and would be the same today."""
-        settings, cls = trial
-        try:
-            result = RunResult.load(file)
-            require_same_source(result, cls, file)
-            require_inputs(settings, result, file, known=self._inputs)
-        except ClbenchError:
-            return False
-        return True
 
     def _told(self, tuned: Tuned) -> dict[str, Any]:
         """A method's part of the file."""
@@ -309,7 +297,7 @@ class Tuning:
         }
 
     def _file(self, tuned: Tuned, values: Values, seed: int) -> Path:
-        return result_file(self.out, self.wish.planned(tuned.method, values, seed)[0])
+        return self._kept.file(self.wish.planned(tuned.method, values, seed)[0])
 
 
 def is_missing(score: float | None) -> bool:
