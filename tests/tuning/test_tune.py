@@ -18,7 +18,7 @@ from clbench.launch.driving import Failure
 from clbench.launch.grid import make_cells
 from clbench.launch.make import Made, Wanted
 from clbench.launch.plan import Planned
-from clbench.tuning import tune
+from clbench.tuning import kept, tune
 from clbench.tuning.tune import Tuning, Wish
 from tests.made_up import make_result
 
@@ -33,7 +33,7 @@ class Runs:
         self.diverges_above = 1.0
         self.broken: set[str] = set()
         monkeypatch.setattr(tune, "Grid", self._grid)
-        monkeypatch.setattr(tune, "require_inputs", lambda *args, **kwargs: None)
+        monkeypatch.setattr(kept, "require_inputs", lambda *args, **kwargs: None)
 
     def _grid(self, planned: Sequence[Planned], runs_dir: Path, wanted: Wanted) -> "Runs":
         self._planned, self._runs_dir = planned, runs_dir
