@@ -71,7 +71,7 @@ def test_a_gain_is_measured_on_the_untrained_model(tmp_path: Path) -> None:
     found = Runs([run]).gain("transfer")
     assert found.value == pytest.approx(50.0)
     assert found.low < 50 < found.high
-    assert str(found).startswith("+50.0 [+")
+    assert str(found).startswith("+50.0 [")
 
 
 def test_a_gain_needs_a_test_before_training(tmp_path: Path) -> None:
