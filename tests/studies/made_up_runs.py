@@ -17,7 +17,7 @@ TASKS = ("arrows", "clocks")
 _NUMBERS = itertools.count()
 
 
-def make_run(  # noqa: PLR0913 - a run has that many sides
+def make_run(
     folder: Path,
     method: str,
     seed: int,

@@ -75,7 +75,7 @@ def test_smoke_runs_answer_nothing(tmp_path: Path) -> None:
 def test_missing_results_are_counted_and_the_cure_is_named(tmp_path: Path) -> None:
     from clbench.studies.study import find_study
 
-    with pytest.raises(ClbenchError, match="24 of 24 results are missing.*clbench study rho-scan"):
+    with pytest.raises(ClbenchError, match=r"24 of 24 results are missing.*clbench study rho-scan"):
         read_study(find_study("rho-scan"), tmp_path)
 
 

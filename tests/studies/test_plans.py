@@ -46,7 +46,7 @@ def test_settings_of_single_runs_are_no_studies() -> None:
 
 def test_a_file_that_is_not_whole_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "read_recipe", lambda *_: {"question": "?", "titel": "x"})
-    with pytest.raises(ClbenchError, match="^study rho-scan: [a-z]+: ") as caught:
+    with pytest.raises(ClbenchError, match=r"^study rho-scan: [a-z]+: ") as caught:
         find_study("rho-scan")
     assert "\n" not in str(caught.value)
 
