@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
+from clbench.clip.draws import Draws
 from clbench.clip.losses import alignment, classification, distillation
 from clbench.clip.reference import Reference
 from clbench.clip.subspaces.memory import FeatureMemory, collecting
@@ -24,7 +25,6 @@ GRAM_BATCH = 16
 """Images whose features are scaled together, as released."""
 PASS_BATCH = 4 * GRAM_BATCH
 """Images that are encoded together to collect their features."""
-REFERENCE_SEED = 42
 
 
 @final
@@ -109,6 +109,7 @@ class GNSP(Method):
     def prepare(self, model: CLIP) -> None:
         """Keep the initial model as teacher and make room for the memories."""
         super().prepare(model)
+        self.draws = Draws()
         self.pairs = Reference(model) if self.distillation or self.alignment else None
         mlps: list[Any] = [block.mlp for block in model.blocks("vision")]
         self.layers: list[nn.Linear] = [m for mlp in mlps for m in (mlp.c_fc, mlp.c_proj)]
@@ -130,8 +131,7 @@ class GNSP(Method):
             FeatureMemory.split_all(self.memories)
         if self.pairs is None:
             return
-        seed = REFERENCE_SEED + self.learned
-        pairs = data.reference_pairs(self.reference, self.reference_count, seed)
+        pairs = data.reference_pairs(self.reference, self.reference_count, self.draws.seed())
         self.external = 0 if self.reference == "task" else pairs.nbytes
         self.pairs.set_pairs(pairs)
 

@@ -213,6 +213,19 @@ def test_each_task_draws_other_pairs_and_keeps_none(tiny_clip, tiny_task_data, m
     assert not torch.equal(*seen)
 
 
+def test_which_pairs_are_drawn_depends_on_the_seed_of_the_run_alone(tiny_clip, tiny_task_data):
+    """So that the spread over seeds covers them."""
+    task, data = tiny_task_data(0)
+    drawn = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        method = prepared(tiny_clip, reference="benchmark", reference_count=6)
+        begin(method, task, data)
+        drawn.append(method.pairs.scored.pairs["images"].clone())
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_footprint_counts_teacher_memories_and_external_images(tiny_clip, tiny_task_data):
     task, data = tiny_task_data(0)
     backbone = sum(p.nbytes for p in tiny_clip.parameters())
