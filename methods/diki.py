@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from clbench.clip.adapters.gates import Gates
 from clbench.clip.adapters.prefixes import add_prefixes, choose, choosing
 from clbench.clip.draws import Draws
 from clbench.clip.losses import classification
@@ -41,7 +42,11 @@ class DIKI(Method):
     w = 1, with `text_levels` also in between, and interpolated. With `as_released` a test batch
     votes: all its images get the prefixes of one task, and the texts the mean of their weights.
 
-    Stored: the prefixes, mean and root of the covariance per task.
+    With `gates`, each block of the image encoder decides from x, for each image, whether it uses
+    its prefix, as in IAP (https://arxiv.org/abs/2503.20612): of two linear maps of x per task and
+    block, the larger counts, in training with Gumbel noise and the gradient of a softmax.
+
+    Stored: the prefixes, gates, mean and root of the covariance per task.
 
     Paper: https://arxiv.org/abs/2407.05342
     """
@@ -83,6 +88,13 @@ class DIKI(Method):
             float,
             Field(ge=0, le=1, description="Share of the learning rate that schedules end at."),
         ] = 1e-3,
+        gates: Annotated[
+            bool,
+            Field(
+                description="Each block of the image encoder decides for each image whether it "
+                "uses its prefix (IAP)."
+            ),
+        ] = False,
         as_released: Annotated[
             bool,
             Field(
@@ -104,13 +116,18 @@ class DIKI(Method):
         self.draws = Draws()
         self.vision = add_prefixes(model.blocks("vision")[: self.depth_vision], self.length_vision)
         self.text = add_prefixes(model.blocks("text")[: self.depth_text], self.length_text)
-        self.gaussians = Gaussians(model.network.visual.output_dim, self.jitter)
+        size = model.network.visual.output_dim
+        self.gaussians = Gaussians(size, self.jitter)
+        self.gating = Gates(len(self.vision), size) if self.gates else None
 
     def begin_task(self, task: Task, data: TaskData) -> None:
         """Add prefixes; only the new ones train."""
         self.model.requires_grad_(False)
         for prefixes in (*self.vision, *self.text):
             prefixes.grow(self.draws.generator).requires_grad_(True)
+        if self.gating is not None:
+            self.gating.requires_grad_(False)
+            self.gating.grow(self.draws.generator).requires_grad_(True)
         choose((*self.vision, *self.text), len(self.gaussians))
 
     def optimizer(self, plan: TrainingPlan) -> Optimizer | tuple[Optimizer, LRScheduler]:
@@ -126,6 +143,12 @@ class DIKI(Method):
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Cross-entropy among the task's classes."""
+        if self.gating is not None:
+            task = len(self.gaussians)
+            choose(self.vision, None)
+            with torch.no_grad():
+                features = self._frozen_features(batch.images)
+            choose(self.vision, task, self.gating(features, task, self.draws.generator))
         return {"classification": classification(self.model, batch, self.label_smoothing)}
 
     @torch.no_grad()
@@ -139,12 +162,12 @@ class DIKI(Method):
         """Score every image with the prefixes of the task that it looks like."""
         if not len(self.gaussians):
             return super().classify(images, candidates)
-        tasks, weights = recognised(
-            self.gaussians.log_density(self._frozen_features(images)), self.divisor
-        )
+        frozen = self._frozen_features(images)
+        tasks, weights = recognised(self.gaussians.log_density(frozen), self.divisor)
         if self.as_released:
             tasks = torch.full_like(tasks, int(tasks.bincount().argmax()))
-        with choosing(self.vision, tasks, weights):
+        opened = 1.0 if self.gating is None else self.gating(frozen, tasks)
+        with choosing(self.vision, tasks, weights * opened):
             features = self.model.encode_image(images)
         if self.as_released:
             texts = self._texts(candidates, int(tasks[0]), weights.mean().item())
@@ -156,9 +179,10 @@ class DIKI(Method):
         return logits
 
     def footprint(self) -> Footprint:
-        """Prefixes and distributions are part of the tested model."""
-        prefixes = sum(p.numel() for each in (*self.vision, *self.text) for p in each.parameters())
-        added = prefixes + self.gaussians.means.numel() + self.gaussians.roots.numel()
+        """Prefixes, gates and distributions are part of the tested model."""
+        parts = [*self.vision, *self.text, *([] if self.gating is None else [self.gating])]
+        grown = sum(p.numel() for part in parts for p in part.parameters())
+        added = grown + self.gaussians.means.numel() + self.gaussians.roots.numel()
         return Footprint(self.trainable_parameters(), added, stored=0, external=0)
 
     def _frozen_features(self, images: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own convention
 
-from clbench.clip.losses import alignment, distillation
+from clbench.clip.draws import Draws
+from clbench.clip.losses import alignment, classification, distillation
 from clbench.clip.reference import Reference
 from clbench.clip.subspaces.memory import FeatureMemory, collecting
 from clbench.core.data import Batch, TaskData
@@ -24,7 +25,6 @@ GRAM_BATCH = 16
 """Images whose features are scaled together, as released."""
 PASS_BATCH = 4 * GRAM_BATCH
 """Images that are encoded together to collect their features."""
-REFERENCE_SEED = 42
 
 
 @final
@@ -44,6 +44,7 @@ class GNSP(Method):
     pairs are drawn anew for each task and then taken in turn, each once per pass; the teacher sees
     each image of a fixed source once per run.
     From the second task on, the text encoder is frozen and its features are computed once per task.
+    Without projection there are no memories, without distillation and alignment no pairs.
 
     As released: AdamW divides projected gradients elementwise and so leaves the null space;
     ``projection="update"`` projects the weights' change instead and does not. The memory of the
@@ -72,10 +73,10 @@ class GNSP(Method):
             ),
         ] = 0.15,
         projection: Annotated[
-            Literal["gradient", "update"],
+            Literal["gradient", "update", "none"],
             Field(
-                description="What is projected: the gradient (as released) or the optimizer's "
-                "update."
+                description="What is projected: the gradient (as released), the optimizer's "
+                "update, or `none` (an ablation)."
             ),
         ] = "gradient",
         temperature: Annotated[float, Field(gt=0, description="Of the distillation.")] = 2.0,
@@ -108,14 +109,16 @@ class GNSP(Method):
     def prepare(self, model: CLIP) -> None:
         """Keep the initial model as teacher and make room for the memories."""
         super().prepare(model)
-        self.pairs = Reference(model)
+        self.draws = Draws()
+        self.pairs = Reference(model) if self.distillation or self.alignment else None
         mlps: list[Any] = [block.mlp for block in model.blocks("vision")]
         self.layers: list[nn.Linear] = [m for mlp in mlps for m in (mlp.c_fc, mlp.c_proj)]
         # The output projection is stored as in x out; all others are out x in.
         proj: nn.Parameter = model.network.visual.proj
         self.weights = [*(layer.weight for layer in self.layers), proj]
         dims = [*(layer.in_features for layer in self.layers), len(proj)]
-        memories = nn.ModuleList(FeatureMemory(dim, self.rho) for dim in dims)
+        remembered = [] if self.projection == "none" else dims
+        memories = nn.ModuleList(FeatureMemory(dim, self.rho) for dim in remembered)
         self.memories = cast("Sequence[FeatureMemory]", memories)
         self.learned = self.external = 0
         self._before: list[Tensor] = []
@@ -126,13 +129,16 @@ class GNSP(Method):
         self._declare_trained()
         if self.learned:
             FeatureMemory.split_all(self.memories)
-        seed = REFERENCE_SEED + self.learned
-        pairs = data.reference_pairs(self.reference, self.reference_count, seed)
+        if self.pairs is None:
+            return
+        pairs = data.reference_pairs(self.reference, self.reference_count, self.draws.seed())
         self.external = 0 if self.reference == "task" else pairs.nbytes
         self.pairs.set_pairs(pairs)
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
         """Classification, distillation and modality alignment."""
+        if self.pairs is None:
+            return {"classification": classification(self.model, batch, self.label_smoothing)}
         pairs = self.pairs.take(self.reference_batch)
         captions = self.model.text_features(self.pairs.tokens, pairs.captions)[pairs.labels]
         prompts = self.model.text_features(batch.prompts)
@@ -150,7 +156,7 @@ class GNSP(Method):
 
     def after_backward(self) -> None:
         """Project the gradients, or remember the weights that the step starts from."""
-        if not self.learned:
+        if not self.learned or self.projection == "none":
             return
         if self.projection == "update":
             self._before = [weight.detach().clone() for weight in self.weights]
@@ -162,7 +168,7 @@ class GNSP(Method):
     @torch.no_grad()
     def after_step(self) -> None:
         """Project the step that the optimizer took."""
-        if not self.learned or self.projection == "gradient":
+        if not self.learned or self.projection != "update":
             return
         for i, (weight, before) in enumerate(zip(self.weights, self._before, strict=True)):
             weight.copy_(before + self._projected(i, weight - before))
@@ -171,19 +177,17 @@ class GNSP(Method):
     @torch.no_grad()
     def end_task(self, task: Task, data: TaskData) -> None:
         """Add the task's features to the memories."""
-        inputs = zip(self.layers, self.memories, strict=False)
-        class_token = (self.model.network.visual.ln_post, self.memories[-1])
-        with collecting(inputs, class_token, GRAM_BATCH):
-            for batch in data.batches(PASS_BATCH):
-                self.model.encode_image(batch.images)
-        for memory in self.memories:
-            memory.commit(rescale=memory is self.memories[-1])
+        if self.memories:
+            self._remember(data)
         self.learned += 1
-        self.pairs.clear()
+        if self.pairs is not None:
+            self.pairs.clear()
 
     def footprint(self) -> Footprint:
         """The teacher and the memories are stored; reference images are external data."""
-        kept = [*self.pairs.teacher.parameters(), *(memory.gram for memory in self.memories)]
+        kept = [memory.gram for memory in self.memories]
+        if self.pairs is not None:
+            kept += self.pairs.teacher.parameters()
         stored = sum(tensor.nbytes for tensor in kept)
         return Footprint(self.trainable_parameters(), 0, stored, self.external)
 
@@ -202,6 +206,16 @@ class GNSP(Method):
         self.model.logit_scale.requires_grad_(False)
         for weight in self.weights:
             weight.requires_grad_(True)
+
+    def _remember(self, data: TaskData) -> None:
+        """One pass over the training set."""
+        inputs = zip(self.layers, self.memories, strict=False)
+        class_token = (self.model.network.visual.ln_post, self.memories[-1])
+        with collecting(inputs, class_token, GRAM_BATCH):
+            for batch in data.batches(PASS_BATCH):
+                self.model.encode_image(batch.images)
+        for memory in self.memories:
+            memory.commit(rescale=memory is self.memories[-1])
 
     def _projected(self, i: int, matrix: Tensor) -> Tensor:
         """A matrix shaped like weight `i`, with its feature side projected."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, final
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, final
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from clbench.clip.adapters.attach import attach
 from clbench.clip.adapters.lowrank import low_rank_scale
 from clbench.clip.draws import Draws, linear_start
 from clbench.clip.losses import classification
+from clbench.clip.subspaces.directions import thin_svds
 from clbench.core.data import Batch, TaskData
 from clbench.core.hyperparameters import Alpha, Dropout, LabelSmoothing, Rank
 from clbench.core.method import Method
@@ -33,6 +36,9 @@ class LoRA(Method):
     The scale divides by the square root of the rank (as rsLoRA does), not by the rank as in the
     original paper: so does the NuSA-CL release, whose LoRA baseline this is.
 
+    ``start="tail"`` lets A start as ``V_r^T / sqrt(3)``, where ``V_r`` are the smallest right
+    singular directions of the current weight: rows as long as random ones are on average.
+
     Paper: https://arxiv.org/abs/2106.09685
     """
 
@@ -47,6 +53,13 @@ class LoRA(Method):
         rank: Rank = 128,
         alpha: Alpha = 2.0,
         dropout: Dropout = 0.25,
+        start: Annotated[
+            Literal["random", "tail"],
+            Field(
+                description="Where A starts: `random`, or `tail`, the smallest singular "
+                "directions of the weight (an ablation of NuSA-CL, whose updates stay there)."
+            ),
+        ] = "random",
         label_smoothing: LabelSmoothing = 0.2,
     ) -> None:
         super().__init__()
@@ -61,9 +74,8 @@ class LoRA(Method):
         )
 
     def begin_task(self, task: Task, data: TaskData) -> None:
-        """Start from a random A and B = 0."""
-        for adapter in self.adapters.values():
-            down = linear_start(adapter.down.shape, self.draws.generator)
+        """Start from B = 0 and an A that is random or in the tail of the weight."""
+        for adapter, down in zip(self.adapters.values(), self._starts(), strict=True):
             adapter.set_factors(down=down, up=torch.zeros_like(adapter.up))
 
     def loss(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -74,3 +86,15 @@ class LoRA(Method):
         """Merge the updates."""
         for adapter in self.adapters.values():
             adapter.merge()
+
+    def _starts(self) -> list[Tensor]:
+        """The A that every update starts from."""
+        adapters = list(self.adapters.values())
+        if self.start == "random":
+            return [linear_start(one.down.shape, self.draws.generator) for one in adapters]
+        svds = thin_svds([one.base.weight for one in adapters])
+        starts = [torch.zeros_like(one.down) for one in adapters]
+        for down, svd in zip(starts, svds, strict=True):
+            tail = svd.vh[-self.rank :]
+            down[: len(tail)] = tail / math.sqrt(3)
+        return starts

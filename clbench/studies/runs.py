@@ -172,6 +172,20 @@ class Runs(Sequence[Run]):
         rows = [[run.rows for run in runs] for runs in (first, second)]
         return replace(_estimate(*rows, (*first, *second), metric), signed=True)
 
+    def contributions(self, weights: Array) -> list[Array]:
+        """What each test image adds to a metric, averaged over the runs.
+
+        Args:
+            weights: of every cell of rows 1 to T in the metric, see `metric_weights`.
+
+        Returns:
+            For each task ``(N_j,)`` fractions; the metric is the sum of their means.
+        """
+        runs = self._require()
+        rows = [run.rows for run in runs]
+        tasks = runs[0].result.benchmark.tasks
+        return image_differences(rows, [_wrong(r) for r in rows], tasks, weights)
+
     def _require(self) -> tuple[Run, ...]:
         if not self._runs:
             raise ClbenchError("no run of the study has the settings that are asked for")

@@ -12,7 +12,11 @@ from clbench.core.settings import TrainSettings
 from clbench.core.task import ClassTexts, Task
 from clbench.core.training import TrainingPlan
 from clbench.methods.diki import DIKI, recognised
-from clbench.testing.checks import decides_by_the_image, resumes_between_tasks
+from clbench.testing.checks import (
+    decides_by_the_image,
+    resumes_between_tasks,
+    resumes_within_a_task,
+)
 from clbench.testing.driving import begin, end, run_steps, run_task, scores
 from clbench.testing.toys import make_clip, make_tasks
 from tests.golden.golden import Golden, build_clip, read
@@ -304,3 +308,46 @@ def test_only_new_prefixes_train():
     trained = {n.rpartition(".")[2] for n, p in method.named_parameters() if p.requires_grad}
     assert trained == {"keys", "values"}
     end(method, task, data)
+
+
+def test_gates_close_blocks_image_by_image():
+    """IAP: with all gates closed the prefixes are gone, with all open nothing changes."""
+    tasks = make_tasks(3, 4)
+    method = learned(tasks, gates=True)
+    images = tasks[0][1].images
+    frozen = method._frozen_features(images)
+    found = {}
+    for side in (0, 1):
+        for gate in method.gating.sets:
+            gate.weight.data.zero_()
+            gate.bias.data.copy_(torch.tensor([1.0 - side, float(side)]))
+        guessed, weights = recognised(method.gaussians.log_density(frozen), method.divisor)
+        with torch.no_grad(), choosing(method.vision, guessed, weights * side):
+            expected = method.model.encode_image(images)
+        with (
+            torch.no_grad(),
+            choosing(method.vision, guessed, weights * method.gating(frozen, guessed)),
+        ):
+            found[side] = method.model.encode_image(images)
+        assert_near(found[side], expected, 1e-6)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_gates_learn_and_stay_as_they_were_learned():
+    tasks = make_tasks(3, 4)
+    method = learned(tasks[:1], gates=True)
+    first = {name: p.clone() for name, p in method.gating.named_parameters()}
+    assert any(p.any() for name, p in first.items() if name.endswith("bias"))
+    run_task(method, *tasks[1], steps=3, rate=3e-2)
+    now = dict(method.gating.named_parameters())
+    assert all(torch.equal(p, now[name]) for name, p in first.items())
+    assert len(method.gating.sets) == 2
+
+
+def test_keeps_promises_with_gates():
+    def make():
+        return DIKI(gates=True)
+
+    cpu = torch.device("cpu")
+    for promise in (decides_by_the_image, resumes_between_tasks, resumes_within_a_task):
+        promise(make, cpu)

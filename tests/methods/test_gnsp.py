@@ -11,6 +11,11 @@ from clbench.testing.driving import begin, end, first_batch, run_steps, run_task
 from tests.golden.golden import TASK, build_clip, read
 from tests.golden.subspaces import assert_near_in_norm
 
+_BLOCKS = [f"model.network.visual.transformer.resblocks.{b}.mlp" for b in range(2)]
+PROTECTED = {"model.network.visual.proj"} | {
+    f"{block}.{layer}.weight" for block in _BLOCKS for layer in ("c_fc", "c_proj")
+}
+
 
 class Batches:
     """A training set that is given batch by batch."""
@@ -77,9 +82,7 @@ def test_first_task_trains_all_and_later_ones_the_protected_weights(tiny_clip, t
     assert trained_names(method) == everything - {"model.network.logit_scale"}
     method.end_task(*tiny_task_data(0))
     method.begin_task(*tiny_task_data(1))
-    blocks = [f"model.network.visual.transformer.resblocks.{b}.mlp" for b in range(2)]
-    weights = {f"{block}.{layer}.weight" for block in blocks for layer in ("c_fc", "c_proj")}
-    assert trained_names(method) == weights | {"model.network.visual.proj"}
+    assert trained_names(method) == PROTECTED
 
 
 @pytest.mark.parametrize("projection", ["gradient", "update"])
@@ -102,6 +105,40 @@ def test_only_the_projected_update_spares_kept_features(tiny_clip, tiny_task_dat
         assert max(moved) < 1e-5
     else:
         assert min(moved) > 1e-3
+
+
+def test_without_projection_nothing_is_remembered_and_the_same_weights_train(
+    tiny_clip, tiny_task_data
+):
+    task, data = tiny_task_data(1)
+    method = prepared(tiny_clip, projection="none")
+    run_task(method, *tiny_task_data(0), steps=1)
+    driven = begin(method, task, data)
+    assert method.footprint().stored == sum(p.nbytes for p in method.pairs.teacher.parameters())
+    assert trained_names(method) == PROTECTED
+    torch.stack(list(method.loss(first_batch(data)).values())).sum().backward()
+    raw = [weight.grad.clone() for weight in method.weights]
+    method.after_backward()
+    assert all(torch.equal(w.grad, g) for w, g in zip(method.weights, raw, strict=True))
+    run_steps(method, data, driven, range(2))
+    end(method, task, data)
+
+
+def test_without_losses_on_pairs_there_are_neither_pairs_nor_teacher(
+    tiny_clip, tiny_task_data, monkeypatch
+):
+    task, data = tiny_task_data(0)
+    monkeypatch.setattr(data, "reference_pairs", lambda *_: pytest.fail("pairs were drawn"))
+    method = prepared(tiny_clip, distillation=0.0, alignment=0.0)
+    begin(method, task, data)
+    terms = method.loss(first_batch(data))
+    batch = first_batch(data)
+    logits = tiny_clip.logits(batch.images, tiny_clip.encode_text(batch.prompts))
+    expected = F.cross_entropy(logits, batch.labels, label_smoothing=0.2)
+    torch.testing.assert_close(terms, {"classification": expected})
+    end(method, task, data)
+    assert method.footprint().stored == 4 * (2 * (64**2 + 256**2) + 64**2)
+    assert method.footprint().external == 0
 
 
 def test_gradients_are_projected_before_the_optimizer(tiny_clip, tiny_task_data):
@@ -176,6 +213,19 @@ def test_each_task_draws_other_pairs_and_keeps_none(tiny_clip, tiny_task_data, m
     assert not torch.equal(*seen)
 
 
+def test_which_pairs_are_drawn_depends_on_the_seed_of_the_run_alone(tiny_clip, tiny_task_data):
+    """So that the spread over seeds covers them."""
+    task, data = tiny_task_data(0)
+    drawn = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        method = prepared(tiny_clip, reference="benchmark", reference_count=6)
+        begin(method, task, data)
+        drawn.append(method.pairs.scored.pairs["images"].clone())
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_footprint_counts_teacher_memories_and_external_images(tiny_clip, tiny_task_data):
     task, data = tiny_task_data(0)
     backbone = sum(p.nbytes for p in tiny_clip.parameters())
@@ -195,7 +245,7 @@ def test_footprint_counts_teacher_memories_and_external_images(tiny_clip, tiny_t
     ("arguments", "message"),
     [
         ({"rho": 0.0}, "rho=0.0: input should be greater than 0"),
-        ({"projection": "weights"}, "projection='weights': input should be 'gradient' or 'update'"),
+        ({"projection": "weights"}, "input should be 'gradient', 'update' or 'none'"),
         ({"temperature": 0.0}, "temperature=0.0: input should be greater than 0"),
         ({"alignment": -1.0}, "alignment=-1.0: input should be greater than or equal to 0"),
         ({"reference_batch": 0}, "reference_batch=0: input should be greater than or equal to 1"),

@@ -94,6 +94,39 @@ def test_starts_each_task_unchanged_with_new_random_factors(tiny_clip, tiny_task
     assert 0.9 * bound < factors[0].abs().max() <= bound
 
 
+def test_starts_in_the_tail_of_the_current_weight_and_may_leave_it(tiny_clip, tiny_task_data):
+    method = LoRA(rank=RANK, alpha=ALPHA, dropout=0.0, start="tail")
+    method.prepare(tiny_clip)
+    for index in range(2):
+        task, data = tiny_task_data(index)
+        driven = begin(method, task, data)
+        starts = []
+        for adapter in method.adapters.values():
+            vh = torch.linalg.svd(adapter.base.weight.detach().double())[2]
+            down = adapter.down.detach().double()
+            gram = torch.eye(RANK, dtype=torch.float64) / 3
+            torch.testing.assert_close(down @ down.T, gram, atol=1e-5, rtol=0)
+            assert (down @ vh[:-RANK].T).abs().max() < 1e-5
+            assert not adapter.up.any()
+            starts.append((down, vh))
+        run_steps(method, data, driven, range(4))
+        for adapter, (down, vh) in zip(method.adapters.values(), starts, strict=True):
+            assert not torch.equal(adapter.down, down)
+            assert (adapter.delta() @ vh[:-RANK].T).norm() > 1e-2 * adapter.delta().norm()
+        end(method, task, data)
+
+
+def test_a_rank_beyond_the_width_starts_from_all_directions(tiny_clip, tiny_task_data):
+    method = LoRA(rank=100, dropout=0.0, start="tail")
+    method.prepare(tiny_clip)
+    method.begin_task(*tiny_task_data(0))
+    for adapter in method.adapters.values():
+        width = adapter.base.in_features
+        assert (adapter.down.norm(dim=1) > 0).sum() == width
+        gram = 3 * adapter.down.T @ adapter.down
+        torch.testing.assert_close(gram, torch.eye(width), atol=1e-5, rtol=0)
+
+
 def test_factors_depend_on_the_seed_only(tiny_clip, tiny_task_data):
     def drawn(seed, noise):
         torch.manual_seed(seed)

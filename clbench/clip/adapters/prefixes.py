@@ -111,6 +111,13 @@ def choosing(
 def choose(
     prefixes: Iterable[Prefixes], chosen: Tensor | int | None, weight: Tensor | float = 1.0
 ) -> None:
-    """From now on, inputs get these prefixes with these weights."""
-    for one in prefixes:
-        one.chosen, one.weight = chosen, weight
+    """From now on, inputs get these prefixes with these weights.
+
+    Args:
+        prefixes: of L blocks.
+        chosen: the task of all inputs, or of each, ``(B,)``; None for no prefix.
+        weight: of all inputs, or of each, ``(B,)``, or of each in each block, ``(L, B)``.
+    """
+    for i, one in enumerate(prefixes):
+        by_block = isinstance(weight, Tensor) and weight.ndim > 1
+        one.chosen, one.weight = chosen, weight[i] if by_block else weight

@@ -1,0 +1,97 @@
+"""Metrics where another one is equal: read off between neighbouring settings, with intervals."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from clbench.core.results.metrics import Array
+from clbench.report.tables.paired import bootstrap_interval
+from clbench.studies.runs import Estimate, Runs, metric_weights
+
+Points = Sequence[Runs]
+"""Settings along an axis, such as learning rates: the runs of each, one per seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Crossing:
+    """Where a metric has a given level, on the straight line between two neighbouring settings.
+
+    Attributes:
+        first: runs of the one setting.
+        second: runs of the other.
+        share: how far towards the second, 0 to 1.
+        by: the metric that has the level.
+    """
+
+    first: Runs
+    second: Runs
+    share: float
+    by: str
+
+    def plain(self, metric: str) -> float:
+        """Any metric of the summary there, in percent."""
+        a, b = self.first.mean(metric), self.second.mean(metric)
+        return a + self.share * (b - a)
+
+    def estimate(self, metric: str) -> Estimate:
+        """A metric there, with an interval over test images."""
+        return _estimate(self.plain(metric), self._images(metric), signed=False)
+
+    def difference(self, other: Crossing, metric: str) -> Estimate:
+        """The metric here minus that at a crossing of the same level elsewhere."""
+        pairs = zip(self._images(metric), other._images(metric), strict=True)
+        value = self.plain(metric) - other.plain(metric)
+        return _estimate(value, [a - b for a, b in pairs], signed=True)
+
+    def _images(self, metric: str) -> list[Array]:
+        """What each test image adds to the metric there, up to a constant.
+
+        Other images would move the level's place, too: to first order, by a change of the metric
+        `by` at the place, times the slope of the one metric against the other.
+        """
+        rise = self.second.mean(self.by) - self.first.mean(self.by)
+        slope = (self.second.mean(metric) - self.first.mean(metric)) / rise
+        result = self.first[0].result
+        weights = metric_weights(result, metric) - slope * metric_weights(result, self.by)
+        first, second = (runs.contributions(weights) for runs in (self.first, self.second))
+        return [a + self.share * (b - a) for a, b in zip(first, second, strict=True)]
+
+
+def find_crossing(points: Points, level: float, by: str = "learned") -> Crossing | None:
+    """The first place along an axis where a metric has a level; None if it has it nowhere.
+
+    Args:
+        points: settings in the order of the axis.
+        level: in percent.
+        by: the metric.
+    """
+    values = [runs.mean(by) for runs in points]
+    for i, (a, b) in enumerate(itertools.pairwise(values)):
+        if a != b and min(a, b) <= level <= max(a, b):
+            return Crossing(points[i], points[i + 1], (level - a) / (b - a), by)
+    return None
+
+
+def common_levels(
+    axes: Sequence[Points], shares: Sequence[float] = (0.25, 0.5, 0.75), by: str = "learned"
+) -> list[float]:
+    """Levels of a metric that all axes reach, in percent; none where their ranges do not meet.
+
+    Args:
+        axes: each with settings of its own.
+        shares: where the levels stand between the ends of the common range.
+        by: the metric.
+    """
+    values = [[runs.mean(by) for runs in points] for points in axes]
+    low, high = max(map(min, values)), min(map(max, values))
+    return [low + share * (high - low) for share in shares] if low < high else []
+
+
+def _estimate(value: float, images: Sequence[Array], *, signed: bool) -> Estimate:
+    mean = sum(float(np.mean(part)) for part in images)
+    low, high = bootstrap_interval(images)
+    return Estimate(value, value + 100 * (low - mean), value + 100 * (high - mean), signed=signed)
