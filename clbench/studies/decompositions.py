@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
-from open_clip import CLIPVisionCfg
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip import CLIPVisionCfg, transformer
 from torch import Tensor
 
 from clbench import registry
@@ -182,7 +181,9 @@ def block_seconds(
         tokens: of a prompt that is cut after its end; all if None.
     """
     width = tower.width
-    block = ResidualAttentionBlock(width, tower.heads, tower.mlp_ratio).requires_grad_(False)
+    block = transformer.ResidualAttentionBlock(width, tower.heads, tower.mlp_ratio).requires_grad_(
+        False
+    )
     attention: Any = SplitAttention.from_packed(block.attn)
     factors = random_orthonormal(width, min(RANK, width), torch.Generator().manual_seed(0))
     for name in PROJECTIONS.values():

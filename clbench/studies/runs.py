@@ -168,9 +168,9 @@ class Runs(Sequence[Run]):
             raise ClbenchError(
                 "runs to be compared must have one run per seed, and seeds in common"
             )
-        first, second = zip(*pairs, strict=True)
-        rows = [[run.rows for run in runs] for runs in (first, second)]
-        return replace(_estimate(*rows, (*first, *second), metric), signed=True)
+        rows, others = [run.rows for run, _ in pairs], [run.rows for _, run in pairs]
+        both = [run for pair in pairs for run in pair]
+        return replace(_estimate(rows, others, both, metric), signed=True)
 
     def contributions(self, weights: Array) -> list[Array]:
         """What each test image adds to a metric, averaged over the runs.

@@ -74,8 +74,9 @@ def within(values: ArrayLike, groups: Sequence[str]) -> Array:
     array([-1.,  1.,  0.])
     """
     found, names = np.asarray(values, dtype=np.float64), np.asarray(groups)
-    centred = found - np.array([found[names == name].mean() for name in groups])
-    return centred.round(12) + 0.0  # what is equal but for rounding is equal
+    means = np.array([found[names == name].mean() for name in groups])
+    # What is equal but for rounding is made equal.
+    return np.asarray((found - means).round(12) + 0.0)
 
 
 def slope_within(x: ArrayLike, y: ArrayLike, groups: Sequence[str]) -> Estimate:

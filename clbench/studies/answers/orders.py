@@ -68,7 +68,8 @@ class Spread:
         if (ratio := self.ratio) is None:
             return None
         ends = (ratio.value, ratio.low, ratio.high)
-        return Estimate(*(100 * (1 - 1 / x) if x > 1 else 0.0 for x in ends))
+        value, low, high = (100 * (1 - 1 / x) if x > 1 else 0.0 for x in ends)
+        return Estimate(value, low, high)
 
 
 def spreads(runs: Runs, metric: str) -> list[Spread]:
@@ -217,7 +218,7 @@ def _variance(values: Array) -> Variance | None:
 
 def _deviations(own: Spread) -> tuple[Estimate | None, Estimate | None]:
     orders, seeds = own.by_order, own.by_seed
-    return orders and orders.deviation(), seeds and seeds.deviation()
+    return orders.deviation() if orders else None, seeds.deviation() if seeds else None
 
 
 def _joined(name: str, parts: Sequence[Spread]) -> Spread:

@@ -40,7 +40,7 @@ KINDS: Final = ("halves", "neighbours", "strangers")
 BASELINE: Final = "finetune"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pair:
     """Two tasks that one method learned one after the other.
 
@@ -98,7 +98,8 @@ def measure(quick: bool) -> dict[str, Any]:
 def principal_directions(features: Tensor, count: int) -> Tensor:
     """Leading right singular vectors of features around their mean, ``(D, count)``."""
     centred = features - features.mean(dim=0)
-    return torch.linalg.svd(centred, full_matrices=False).Vh[:count].T
+    rows: Tensor = torch.linalg.svd(centred, full_matrices=False).Vh[:count]
+    return rows.T
 
 
 def table(runs: Runs) -> Table:
@@ -184,22 +185,20 @@ def numbers(runs: Runs) -> Mapping[str, str]:
             steps = [10 * value for value in alike]
             found[f"slope {where}"] = str(slope_within(steps, values, firsts))
         by_kind = {kind: _by_first(own, key, kind) for kind in KINDS}
-        for kind, some in by_kind.items():
-            found[f"{key} {method} {kind}"] = str(mean_of(list(some.values())))
+        for kind, means in by_kind.items():
+            found[f"{key} {method} {kind}"] = str(mean_of(list(means.values())))
         for kind in KINDS[:2]:
             others = by_kind["strangers"]
             some = [value - others[first] for first, value in by_kind[kind].items()]
             found[f"Δ{key} {method} {kind}-strangers"] = str(mean_of(some, signed=True))
         if method != BASELINE:
             usual = {(p.first, p.second): p.found[key] for p in pairs if p.method == BASELINE}
-            for kind in (None, *KINDS):
-                some = [
-                    middle(p.found[key]) - middle(usual[p.first, p.second])
-                    for p in own
-                    if kind in (None, p.kind)
-                ]
-                name = f"Δ{key} {method}-{BASELINE}{f' {kind}' if kind else ''}"
-                found[name] = str(mean_of(some, signed=True))
+            changes = {p: middle(p.found[key]) - middle(usual[p.first, p.second]) for p in own}
+            name = f"Δ{key} {method}-{BASELINE}"
+            found[name] = str(mean_of(list(changes.values()), signed=True))
+            for kind in KINDS:
+                some = [change for p, change in changes.items() if p.kind == kind]
+                found[f"{name} {kind}"] = str(mean_of(some, signed=True))
     return found
 
 
@@ -215,7 +214,7 @@ def pairs_of(runs: Runs) -> list[Pair]:
                 [100 * some.probed("spectrum", key, row) for row in (1, 2)]
                 for key in ("principal_rank", "update_rank")
             ]
-            values = {
+            values: dict[str, float | Estimate] = {
                 "forgetting": Estimate(-back.value, -back.high, -back.low),
                 "transfer": some.gain("transfer"),
                 "room": 100 - spectrum[0][0],
