@@ -28,12 +28,14 @@ class Table:
             estimates; None is an empty cell.
         notes: lines below.
         digits: for columns of other numbers, digits after the point.
+        powers: columns of numbers of any magnitude, printed like ``1.2e-05``.
     """
 
     header: tuple[str, ...]
     rows: Sequence[Row]
     notes: tuple[str, ...] = ()
     digits: Mapping[str, int] = field(default_factory=dict)
+    powers: tuple[str, ...] = ()
 
     def grid(self) -> Grid:
         """The table as printed."""
@@ -58,6 +60,8 @@ class Table:
     def _text(self, title: str, value: Value) -> str:
         if value is None or value != value:
             return ""
+        if isinstance(value, float) and title in self.powers:
+            return f"{value:.1e}"
         if isinstance(value, float):
             return f"{value:.{self.digits[title]}f}" if title in self.digits else tenths(value)
         return str(value)
