@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clbench.report.figures.style import (
     MUTED,
@@ -89,10 +90,9 @@ def draw_curves(panels: Sequence[Panel], level: str = "zero-shot", columns: int 
         if panel.level is not None:
             ax.axhline(panel.level, **REFERENCE_LINE)
         ax.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
-        if panel.log:
-            ax.set_xscale("log")
-        if panel.log_y:
-            ax.set_yscale("log")
+        for log, axis in ((panel.log, "x"), (panel.log_y, "y")):
+            if log:
+                _make_logarithmic(ax, axis)
         if panel.ticks is not None:
             ax.set_xticks(panel.ticks, [f"{tick:g}" for tick in panel.ticks], minor=False)
             ax.minorticks_off()
@@ -150,6 +150,17 @@ def _draw_curve(ax: Axes, curve: Curve, style: LineStyle) -> None:
         x, estimates = zip(*bands, strict=True)
         low, high = [e.low for e in estimates], [e.high for e in estimates]
         ax.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
+
+
+def _make_logarithmic(ax: Axes, name: str) -> None:
+    """Ticks at powers of ten, or at 1, 2 and 5 where these are few, as plain numbers."""
+    ax.set(**{f"{name}scale": "log"})
+    axis = ax.xaxis if name == "x" else ax.yaxis
+    low, high = axis.get_view_interval()
+    few = high < 100 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _draw_dot(ax: Axes, value: Number, row: int, style: LineStyle) -> None:

@@ -6,7 +6,7 @@ import functools
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,21 @@ class Runs(Sequence[Run]):
 
     def estimate(self, metric: str) -> Estimate:
         """A metric, with an interval over test images."""
-        return _estimate(self._require(), None, metric)
+        runs = self._require()
+        return _estimate(
+            [run.rows for run in runs], [_wrong(run.rows) for run in runs], runs, metric
+        )
+
+    def gain(self, metric: str) -> Estimate:
+        """A metric minus what the untrained model has of it, image by image.
+
+        Raises:
+            ClbenchError: the tasks were not tested before training.
+        """
+        runs = self._require()
+        before = [_untrained(run) for run in runs]
+        found = _estimate([run.rows for run in runs], before, runs, metric)
+        return replace(found, signed=True)
 
     def difference(self, other: Runs, metric: str) -> Estimate:
         """This metric minus that of other runs, seed by seed and image by image.
@@ -159,7 +173,9 @@ class Runs(Sequence[Run]):
             raise ClbenchError(
                 "runs to be compared must have one run per seed, and seeds in common"
             )
-        return _estimate([run for run, _ in pairs], [run for _, run in pairs], metric)
+        first, second = zip(*pairs, strict=True)
+        rows = [[run.rows for run in runs] for runs in (first, second)]
+        return replace(_estimate(*rows, (*first, *second), metric), signed=True)
 
     def contributions(self, weights: Array) -> list[Array]:
         """What each test image adds to a metric, averaged over the runs.
@@ -196,7 +212,7 @@ def metric_weights(result: RunResult, metric: str) -> Array:
 
     Args:
         result: of the run.
-        metric: ``transfer``, ``average``, ``last`` or ``learned``.
+        metric: ``transfer``, ``average``, ``last``, ``learned`` or ``backward_transfer``.
 
     Returns:
         ``(T, T)``.
@@ -206,32 +222,43 @@ def metric_weights(result: RunResult, metric: str) -> Array:
     """
     counts = result.accuracy.counts
     weights = cell_weights(result.benchmark.setting, counts)
-    weights["learned"] = np.eye(len(counts)) / len(counts)
+    size = len(counts)
+    weights["learned"] = np.eye(size) / size
+    if size > 1:
+        change = -np.eye(size)
+        change[-1] += 1
+        change[:, -1] = 0
+        weights["backward_transfer"] = change / (size - 1)
     if metric not in weights:
         raise ClbenchError(f"there is no interval for {metric!r}: one of {', '.join(weights)}")
     return weights[metric]
 
 
-def _estimate(first: Sequence[Run], second: Sequence[Run] | None, metric: str) -> Estimate:
-    result = first[0].result
+def _estimate(
+    first: Sequence[Rows], second: Sequence[Rows], runs: Sequence[Run], metric: str
+) -> Estimate:
+    """A metric of some rows minus that of others; `runs` are those that both come from."""
+    result = runs[0].result
     tasks = result.benchmark.tasks
     weights = metric_weights(result, metric)
-    others = first if second is None else second
-    if any(run.result.benchmark.tasks != tasks for run in (*first, *others)):
+    if any(run.result.benchmark.tasks != tasks for run in runs):
         raise ClbenchError("runs to be compared must have the same tasks in the same order")
-    rows = [run.rows for run in first]
-    against = [
-        _wrong(r) if second is None else run.rows for r, run in zip(rows, others, strict=True)
-    ]
-    differences = image_differences(rows, against, tasks, weights)
+    differences = image_differences(first, second, tasks, weights)
     low, high = bootstrap_interval(differences)
     value = sum(float(d.mean()) for d in differences)
-    return Estimate(100 * value, 100 * low, 100 * high, signed=second is not None)
+    return Estimate(100 * value, 100 * low, 100 * high)
 
 
 def _wrong(rows: Rows) -> Rows:
     """Rows in which no image is correct: what a metric is measured against."""
     return {t: {task: np.zeros_like(bits) for task, bits in row.items()} for t, row in rows.items()}
+
+
+def _untrained(run: Run) -> Rows:
+    """Rows in which every row is that of the untrained model."""
+    if 0 not in run.rows:
+        raise ClbenchError(f"{run.file}: the tasks were not tested before training")
+    return dict.fromkeys(run.rows, run.rows[0])
 
 
 def _plain(value: Any) -> Any:

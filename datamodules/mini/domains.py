@@ -6,6 +6,7 @@ shifts in one systematic way (outlines, slanted fonts, handwriting, false colour
 can be learned from a few hundred pictures and zero-shot accuracy leaves room to do so.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -149,3 +150,23 @@ _ALL = (
 
 DOMAINS: dict[str, Domain] = {domain.name: domain for domain in _ALL}
 TASKS: tuple[str, ...] = tuple(sorted(domain.name for domain in _ALL if domain.downstream))
+
+
+def domain_part(task: str) -> tuple[str, tuple[int, ...]]:
+    """The domain of a task, and which of its classes the task has.
+
+    A task is a domain or a part of one: ``latin-2of3`` has every third class of latin, from the
+    second on.
+
+    >>> domain_part("flowers-2of3"), domain_part("flowers")
+    (('flowers', (1, 4)), ('flowers', (0, 1, 2, 3, 4, 5)))
+
+    Raises:
+        KeyError: there is no such task; a part has two classes or more.
+    """
+    found = re.fullmatch(r"(.+)-([1-9]\d?)of([1-9]\d?)", task)
+    name, part, parts = (found[1], int(found[2]), int(found[3])) if found else (task, 1, 1)
+    chosen = tuple(range(len(DOMAINS[name].classes)))[part - 1 :: parts]
+    if name not in TASKS or part > parts or len(chosen) < 2:
+        raise KeyError(task)
+    return name, chosen

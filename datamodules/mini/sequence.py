@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.mini.cache import Arrays, cached
-from clbench.datamodules.mini.domains import DOMAINS, TASKS
+from clbench.datamodules.mini.domains import DOMAINS, TASKS, domain_part
 from clbench.datamodules.mini.render import reference_pairs, render_split
 from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder, default_cache
 from clbench.datamodules.pixels.images import ImageTensors
@@ -59,7 +59,8 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     Args:
         shots: training images per class; None means the full 512 images per task.
         shot_seed: which images are drawn; independent of the training seed.
-        order: ``alphabetical``, ``random-N`` with the number of a random order, or a list of tasks.
+        order: ``alphabetical``, ``random-N`` with the number of a random order, or a list of tasks;
+            ``latin-2of3`` is a part of a task: every third class, from the second on.
         rendering: ``official``, or ``validation``: other images of the same tasks, on which
             hyper-parameters are tuned.
         name: name of the variant.
@@ -75,17 +76,19 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     """
     _check_size(image_size)
     root = _cache_root(data_root, cache_root)
-    domains, order_name = task_order(order)
+    names, order_name = task_order(order)
+    parts = [domain_part(task) for task in names]
     specs = tuple(
-        Task(d, ClassTexts.from_templates(DOMAINS[d].classes, DOMAINS[d].templates))
-        for d in domains
+        Task(task, _texts([(d, i) for i in classes]))
+        for task, (d, classes) in zip(names, parts, strict=True)
     )
     benchmark = Benchmark(name, VERSION, Setting.TASK_GIVEN, order_name, specs)
 
     def load(task: int) -> Sets:
-        train, test = _domain_sets(domains[task], rendering, root)
+        domain, classes = parts[task]
+        train, test = (_only(s, classes) for s in _domain_sets(domain, rendering, root))
         if shots is not None:
-            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, domains[task]))
+            train = train.subset(few_shot_indices(train.labels, shots, shot_seed, names[task]))
         return _quick(train, test) if quick else (train, test)
 
     return TaskSequence(
@@ -99,7 +102,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
 
 
 def task_order(order: str | list[str]) -> tuple[tuple[str, ...], str]:
-    """The domains in task order, and the name of that order.
+    """The tasks in their order, and the name of that order.
 
     >>> task_order(["digits", "arrows"])
     (('digits', 'arrows'), 'digits, arrows')
@@ -111,7 +114,7 @@ def task_order(order: str | list[str]) -> tuple[tuple[str, ...], str]:
             twice.
     """
     if isinstance(order, list):
-        return listed_order(order, TASKS, "task")
+        return listed_order(order, [*TASKS, *filter(_is_task, order)], "task")
     if match := re.fullmatch(r"random-(\d{1,9})", order):
         shuffled = np.random.default_rng(int(match[1])).permutation(len(TASKS))
         return tuple(TASKS[i] for i in shuffled), order
@@ -180,6 +183,21 @@ def class_steps(  # noqa: PLR0913 - the signature is the schema
 
 #: Domains of the class-incremental variant: 80 classes in all.
 POOLED = ("digits", "greek", "latin", "symbols", "textures")
+
+
+def _is_task(name: str) -> bool:
+    try:
+        domain_part(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _only(images: ImageTensors, classes: Sequence[int]) -> ImageTensors:
+    """The images of some classes, in ascending order, which are numbered anew."""
+    chosen = torch.tensor(classes)
+    kept = torch.isin(images.labels, chosen)
+    return ImageTensors(images.images[kept], torch.searchsorted(chosen, images.labels[kept]))
 
 
 def _texts(group: list[tuple[str, int]]) -> ClassTexts:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from clbench.core.errors import ClbenchError
+from clbench.core.results.correctness import SUFFIX, encode_row
 from clbench.core.results.result import ProbeRecord
-from clbench.studies.runs import Estimate, Runs
+from clbench.studies.runs import Estimate, Run, Runs
 from tests.studies.made_up_runs import make_run
 
 
@@ -61,6 +62,34 @@ def test_a_difference_pairs_seeds_and_images(tmp_path: Path) -> None:
     assert (found.value, found.low, found.high) == pytest.approx((75.0, 75.0, 75.0))
     assert found.clear
     assert str(found) == "+75.0 [+75.0, +75.0]"
+
+
+def test_a_gain_is_measured_on_the_untrained_model(tmp_path: Path) -> None:
+    half, wrong = [True, True, False, False], [False] * 4
+    # Only the second task, before it is learned: half of its images, and none before training.
+    run = make_run(tmp_path, "nusa", 0, [[wrong, wrong], [half, half], [wrong, half]])
+    found = Runs([run]).gain("transfer")
+    assert found.value == pytest.approx(50.0)
+    assert found.low < 50 < found.high
+    assert str(found).startswith("+50.0 [")
+
+
+def test_a_gain_needs_a_test_before_training(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "nusa", 0, [[[True] * 4] * 2] * 3)
+    file = run.file.with_suffix(SUFFIX)
+    file.write_bytes(b"".join(encode_row(t, run.rows[t]) for t in (1, 2)))
+    with pytest.raises(ClbenchError, match="not tested before training"):
+        Runs([Run(run.file, run.result)]).gain("last")
+
+
+def test_backward_transfer_is_that_of_the_summary(tmp_path: Path) -> None:
+    right, half, wrong = [True] * 4, [True, True, False, False], [False] * 4
+    rows = [[wrong] * 3, [right, wrong, wrong], [half, right, wrong], [half, wrong, right]]
+    run = make_run(tmp_path, "nusa", 0, rows, tasks=("a", "b", "c"))
+    found = Runs([run]).estimate("backward_transfer")
+    # The first loses half of its images since it was learned, the second all.
+    assert found.value == pytest.approx(-75.0)
+    assert found.value == pytest.approx(100 * run.result.summary["backward_transfer"])
 
 
 def test_runs_that_cannot_be_paired_are_refused(tmp_path: Path) -> None:

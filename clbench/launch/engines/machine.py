@@ -32,7 +32,7 @@ class Machine:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         with suppress(OSError, ValueError):  # a container's share; "max" is no number
             memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
-        return cls(_cores(), memory, _devices())
+        return cls(usable_cores(), memory, _devices())
 
     def share_out(self, cells: int, asked: Resources) -> Resources:
         """How many cells run at a time, and what each of them gets.
@@ -102,7 +102,7 @@ class Room:
             self.shares[name] += share
 
 
-def _cores() -> int:
+def usable_cores() -> int:
     """Cores on which this process may run, no more than its container pays for."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     with suppress(OSError, ValueError):  # "max" is no number

@@ -146,6 +146,33 @@ def test_another_backbone_is_refused() -> None:
         mini.tasks(image_size=224)
 
 
+def test_a_task_may_be_a_part_of_a_domain() -> None:
+    halves = mini.tasks(order=["shapes-1of2", "shapes-2of2"])
+    whole = mini.tasks(order=["shapes"])
+    names = whole.benchmark.tasks[0].classes.names
+    assert [t.classes.names for t in halves.benchmark.tasks] == [names[::2], names[1::2]]
+    for split in ("train_set", "test_set"):
+        images, labels = getattr(whole, split)(0).__getitems__(range(60))
+        for part in (0, 1):
+            own = getattr(halves, split)(part)
+            found, numbers = own.__getitems__(range(len(own)))
+            assert torch.equal(found, images[labels % 2 == part])
+            assert torch.equal(numbers, labels[labels % 2 == part] // 2)
+
+
+def test_parts_keep_their_number_of_shots() -> None:
+    labels = mini.tasks(order=["shapes-2of3"], shots=2).train_set(0).__getitems__(range(8))[1]
+    assert labels.bincount().tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(
+    "part", ["shapes-3of2", "shapes-0of2", "flowers-3of4", "dots-1of2", "x-1of2"]
+)
+def test_parts_that_do_not_exist_are_refused(part: str) -> None:
+    with pytest.raises(ClbenchError, match=f"task in benchmark.order '{part}'"):
+        mini.tasks(order=[part])
+
+
 def test_quick_tests_fewer_images_of_every_class() -> None:
     monkey = mini.tasks(quick=True)
     assert len(monkey.test_set(0)) <= 64
