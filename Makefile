@@ -16,7 +16,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 $(BIN)/python -m pip
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo compare report docs parity notebook bench test chaos mutants fuzz lint types format clean
+.PHONY: help demo compare report docs parity studies notebook bench test chaos mutants fuzz lint types format clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | \
@@ -46,6 +46,11 @@ docs: $(VENV)/.stamp-run  ## renew the tables in docs/settings.md, docs/methods 
 
 parity: $(VENV)/.stamp-dev  ## measure how close golden tensors are met and write docs/parity.md
 	$(BIN)/python -m tests.parity --golden
+
+studies: $(VENV)/.stamp-run  ## complete all studies and write their pages (hours; runs that are there are kept)
+	@for name in $$($(BIN)/clbench study | cut -d: -f1); do \
+		$(BIN)/clbench study $$name --out reports/studies/$$name --page docs/studies/$$name.md $(ARGS) || exit; \
+	done
 
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
 	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb

@@ -13,12 +13,16 @@ from pathlib import Path
 from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash, write_atomic
 from clbench.core.results.correctness import SUFFIX
+from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import require_sound
-from clbench.naming import titled
+from clbench.naming import titled, titles
+from clbench.report.search.read import FILE as TRIALS
+from clbench.report.search.write import search_texts
 from clbench.report.write import report_files
+from clbench.studies.make import MEASURED
 
 NAME = "SHA256SUMS"
-RESULTS = "results"
+RESULTS, STUDIES = "results", "studies"
 PICTURE = "figures/tradeoff.svg"
 """The only figure that is committed; all figures depend on the version of matplotlib."""
 
@@ -40,13 +44,26 @@ def lock(reports: Path) -> str:
         for file in (*files, *folder.glob(f"*{SUFFIX}"), folder.parent / PICTURE):
             if file.is_file():
                 hashes[file] = file_hash(file)
-        tables = report_files(titled(map(require_sound, files)))
-        for name, text in tables.items():
+        results = [require_sound(file) for file in files]
+        for name, text in _tables(folder.parent, results).items():
             hashes[folder.parent / name] = hashlib.sha256(text.encode()).hexdigest()
+    hashes |= {file: file_hash(file) for file in reports.rglob(MEASURED)}
     if not hashes:
         raise ClbenchError(f"no results in {reports}: expected folders named {RESULTS}")
     lines = {path.relative_to(reports).as_posix(): digest for path, digest in hashes.items()}
     return "".join(f"{digest}  {path}\n" for path, digest in sorted(lines.items()))
+
+
+def _tables(folder: Path, results: list[RunResult]) -> dict[str, str]:
+    """The tables that are built from the results of a folder, by file name.
+
+    Those of a study stand in its page, which lies elsewhere.
+    """
+    if folder.parent.name == STUDIES:
+        return {}
+    if (folder / TRIALS).is_file():
+        return search_texts(folder, titles())
+    return report_files(titled(results))
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from clbench.report.write import write_report
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
 FILES = sorted(REPORTS.rglob("results/*.json"))
-FOLDERS = sorted({file.parent for file in FILES})
+FOLDERS = sorted({file.parent for file in FILES if REPORTS / "studies" not in file.parents})
 MINI = [file for file in FILES if file.parent == REPORTS / "mini/results"]
 PAGES = [ROOT / "README.md", *sorted(REPORTS.rglob("README.md"))]
 

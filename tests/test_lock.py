@@ -76,6 +76,16 @@ def test_another_result_changes_its_line_and_those_of_its_tables(
     assert "toy/results/nusa-seed1.json" not in hashes(lock(reports))
 
 
+def test_a_study_is_locked_by_its_results_and_measurements(
+    tmp_path: Path, make_result: MakeResult
+) -> None:
+    folder = tmp_path / "reports/studies/toy"
+    make_result().save(folder / "results/nusa-seed0.json")
+    (folder / "measured.json").write_text("{}")
+    found = hashes(lock(tmp_path / "reports"))
+    assert set(found) == {"studies/toy/results/nusa-seed0.json", "studies/toy/measured.json"}
+
+
 def test_an_edited_result_is_not_locked(reports: Path) -> None:
     file = reports / "toy/results/nusa-seed1.json"
     text = file.read_text()

@@ -7,9 +7,22 @@ from pathlib import Path
 
 from clbench.core.files import write_atomic
 from clbench.report.search.figures import search_figures
-from clbench.report.search.read import read_search
+from clbench.report.search.read import SearchRecord, read_search
 from clbench.report.search.tables import search_documents
 from clbench.report.tables.documents import format_csv
+
+
+def search_texts(out: Path, titles: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The tables of a search: ``summary.md`` and ``summary.csv`` with their texts.
+
+    Args:
+        out: folder of the search, with ``trials.json`` and ``results/``.
+        titles: what methods are called; others go by their names.
+
+    Raises:
+        ClbenchError: a file is missing, damaged or contradicts another.
+    """
+    return _texts(read_search(out, titles))
 
 
 def write_search(out: Path, titles: Mapping[str, str] | None = None) -> list[Path]:
@@ -28,12 +41,16 @@ def write_search(out: Path, titles: Mapping[str, str] | None = None) -> list[Pat
         ClbenchError: a file is missing, damaged or contradicts another, or cannot be written.
     """
     record = read_search(out, titles)
+    pictures = {f"{name}.svg": content for name, content in search_figures(record).items()}
+    files: dict[str, str | bytes] = {**_texts(record), **pictures}
+    for name, content in files.items():
+        write_atomic(out / name, content)
+    return [out / name for name in files]
+
+
+def _texts(record: SearchRecord) -> dict[str, str]:
     tables = search_documents(record)
-    texts: dict[str, str | bytes] = {
+    return {
         "summary.md": "\n".join(table.markdown() for table in tables),
         "summary.csv": format_csv(tables[0].frame, index=True),
     }
-    texts |= {f"{name}.svg": content for name, content in search_figures(record).items()}
-    for name, content in texts.items():
-        write_atomic(out / name, content)
-    return [out / name for name in texts]

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 
 from clbench.core.errors import ClbenchError
+from clbench.core.files import file_hash
+from clbench.lock import lock
+from clbench.naming import titles
 from clbench.report.search.write import write_search
 from tests.made_up import VALUES, make_result, shifted
 
@@ -117,6 +120,13 @@ def test_the_csv_file_has_the_numbers(folder: Folder) -> None:
     assert pd.isna(row["expected_best_8"]), "only four were tried"
     assert frame.loc["frozen", "expected_best_8"] == pytest.approx(0.3), "there is nothing to try"
     assert frame.loc["lost", "area"] == 0
+
+
+def test_the_lock_file_has_the_tables_of_the_search(folder: Folder) -> None:
+    write_search(folder.out, titles())
+    locked = lock(folder.out)
+    for name in ("summary.md", "summary.csv"):
+        assert f"{file_hash(folder.out / name)}  {name}\n" in locked
 
 
 def test_the_page_tells_what_was_tried_and_chosen(folder: Folder) -> None:
