@@ -35,7 +35,7 @@ COUNT: Final = 200
 """Tasks of the whole sequence."""
 CLASSES: Final = 4
 """Classes of a task."""
-SIZES: Final = {"train": 64, "test": 12}
+SIZES: Final = {"train": 64, "test": 8}
 """Images of a task: so few tests that the 201 rows of 200 tasks take minutes."""
 _FIRST: Final = 100_000
 """Number of the first picture in its pool, far beyond those of `mini`."""
@@ -94,7 +94,7 @@ def tasks(
     quick: bool = False,
     image_size: int = IMAGE_SIZE,
 ) -> TaskSequence:
-    """200 tasks of four classes, with 64 training and 12 test images each.
+    """200 tasks of four classes, with 64 training and 8 test images each.
 
     Every task has a style of its own. Classes of one name in two tasks are two classes: their
     images differ in style, and an image is scored among the four classes of its task.

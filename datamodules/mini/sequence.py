@@ -17,12 +17,13 @@ import torch
 
 from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.files import user_cache
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
 from clbench.datamodules.mini.filters import CORRUPTED, INVERTED, Filter
 from clbench.datamodules.mini.render import reference_pairs, render_split
-from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder, default_cache
+from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
@@ -299,4 +300,4 @@ def _domain_sets(domain: str, rendering: str, root: Path) -> Sets:
 def cache_folder(data_root: str | None, cache_root: str | None) -> Path:
     """Where rendered pictures are kept: as given, else the user's cache folder."""
     given = data_root or cache_root
-    return data_cache(data_root, cache_root).folder if given else default_cache()
+    return data_cache(data_root, cache_root).folder if given else user_cache()
