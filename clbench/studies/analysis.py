@@ -70,8 +70,9 @@ class Table:
 class Answer(Protocol):
     """What a module of `clbench.studies.answers` defines.
 
-    A study that measures something besides runs also defines ``measure(quick)``, which returns
-    numbers by name that fit into JSON.
+    A study whose runs need something that must be made first defines ``prepare()``, which makes
+    what is missing and shows how far it has come. One that measures something besides runs defines
+    ``measure(quick)``, which returns numbers by name that fit into JSON.
     """
 
     def table(self, runs: Runs) -> Table:
