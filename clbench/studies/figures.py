@@ -37,12 +37,14 @@ class Curve:
         x: where they stand.
         y: the numbers; the intervals of estimates are shaded.
         marks: whether each number gets a marker; without, the curve is a plain line.
+        joined: whether a line joins the numbers.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[Number]
     marks: bool = True
+    joined: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def middle(number: Number) -> float:
 
 
 def _draw_curve(ax: Axes, curve: Curve, style: LineStyle) -> None:
-    options: dict[str, Any] = {"color": style.colour, "ls": style.dash}
+    options: dict[str, Any] = {"color": style.colour, "ls": style.dash if curve.joined else "none"}
     if curve.marks:
         options["marker"] = style.marker
     ax.plot(curve.x, [middle(y) for y in curve.y], **options)
