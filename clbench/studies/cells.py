@@ -70,7 +70,8 @@ def gain_difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
 
 def _estimate(runs: Runs, against: Sequence[Rows], weights: Array, *, signed: bool) -> Estimate:
     tasks = _tasks(runs)
-    found = image_differences([run.rows for run in runs], against, tasks, weights)
+    parts = image_differences([run.rows for run in runs], against, tasks, weights)
+    found = [part for part in parts if part.any()]
     low, high = bootstrap_interval(found)
     value = sum(float(part.mean()) for part in found)
     return Estimate(100 * value, 100 * low, 100 * high, signed=signed)

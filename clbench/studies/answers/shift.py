@@ -68,15 +68,22 @@ def draw(runs: Runs) -> Figure:
     found = {(share, shift, method): own for share, shift, method, own in _cells(runs)}
     names = [f"{100 * share:g} %, {shift}" for share, shift in groups]
     panels = []
+    methods = runs.values("method")
     for metric in ("transfer", "learned"):
-        for method in runs.values("method"):
+        for method in methods:
             cells = [found.get((*group, method)) for group in groups]
             values = [
                 None if own is None else gain(own, metric_weights(own[0].result, metric))
                 for own in cells
             ]
             panels.append((f"{METRICS[metric]},\n{method}", values))
-    return draw_dots(names, panels, levels=[0.0] * len(panels))
+    figure = draw_dots(names, panels, levels=[0.0] * len(panels))
+    for i in range(0, len(panels), len(methods)):
+        same = figure.axes[i : i + len(methods)]
+        ends = [end for ax in same for end in ax.get_xlim()]
+        for ax in same:
+            ax.set_xlim(min(ends), max(ends))
+    return figure
 
 
 def numbers(runs: Runs) -> Mapping[str, str]:
