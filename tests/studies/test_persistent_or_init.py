@@ -1,6 +1,6 @@
 """Reading the study `persistent-or-init`, from made-up runs."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -34,9 +34,10 @@ def record(share: float) -> ProbeRecord:
     return ProbeRecord(values=dict.fromkeys(names, (None, 0.0, share)), seconds=(0.0,) * 3)
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Three learning rates each; what is learned grows with the rate, and the middle keeps most."""
+    tmp_path = tmp_path_factory.mktemp("runs")
     found = []
     for key, (method, settings) in SETTINGS.items():
         for rate, learned in ((0.001, 0.6), (0.002, 0.8), (0.004, 1.0)):
@@ -53,8 +54,12 @@ def test_the_made_up_runs_are_told_apart(runs: Runs) -> None:
     assert all(len(runs.where(**settings)) == 3 for _, settings in VARIANTS.values())
 
 
-def test_each_variant_is_taken_at_its_best_rate(runs: Runs) -> None:
-    found = persistent_or_init.numbers(runs)
+@pytest.fixture(scope="module")
+def found(runs: Runs) -> Mapping[str, str]:
+    return persistent_or_init.numbers(runs)
+
+
+def test_each_variant_is_taken_at_its_best_rate(found: Mapping[str, str]) -> None:
     assert (found["lr m"], found["end m"]) == ("0.002", "middle")
     assert found["last m"].startswith("85.0 [")
     assert found["Δlast mv"].startswith("-20.0 [")
@@ -65,8 +70,7 @@ def test_each_variant_is_taken_at_its_best_rate(runs: Runs) -> None:
     assert found["both tail"] == "25"
 
 
-def test_variants_are_compared_where_they_learned_the_same(runs: Runs) -> None:
-    found = persistent_or_init.numbers(runs)
+def test_variants_are_compared_where_they_learned_the_same(found: Mapping[str, str]) -> None:
     assert found["=learned mv"] == "80.0"
     assert found["=last mv"].startswith("-20.0 [")
     assert found["=forgetting mv"] == "+40.0"
