@@ -112,18 +112,15 @@ class Variance:
         )
         return Estimate(times * math.sqrt(self.value), low, high)
 
-    def over(self, other: Variance) -> Interval:
+    def over(self, other: Variance) -> Estimate:
         """The ratio of two independent variances, with the interval of the F distribution.
 
         >>> print(Variance(4.0, 9).over(Variance(1.0, 4)))
-        4.00 [0.45, 18.87]
+        4.0 [0.4, 18.9]
         """
         ratio = self.value / other.value
-        return Interval(
-            ratio,
-            ratio / float(stats.f.isf(_TAIL, self.freedom, other.freedom)),
-            ratio * float(stats.f.isf(_TAIL, other.freedom, self.freedom)),
-        )
+        low = ratio / float(stats.f.isf(_TAIL, self.freedom, other.freedom))
+        return Estimate(ratio, low, ratio * float(stats.f.isf(_TAIL, other.freedom, self.freedom)))
 
 
 def variance_of(values: ArrayLike) -> Variance:
@@ -147,6 +144,7 @@ def pooled_variance(columns: ArrayLike) -> Variance:
     """
     found = np.asarray(columns, dtype=np.float64)
     covariance = np.atleast_2d(np.cov(found, rowvar=False))
-    effective = np.trace(covariance) ** 2 / (covariance**2).sum()
+    total = float(np.trace(covariance))
+    effective = total**2 / (covariance**2).sum() if total else 1.0
     freedom = float(effective * (len(found) - 1))
     return Variance(float(np.diagonal(covariance).mean()), round(freedom, 9))
