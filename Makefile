@@ -25,8 +25,9 @@ help:  ## list the targets
 demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (CPU, minutes)
 	$(BIN)/clbench compare --benchmark mini --methods finetune,nusa --seeds 0 --matrices $(ARGS)
 
-compare: $(VENV)/.stamp-run  ## train all methods with three seeds and compare them
-	$(BIN)/clbench compare --benchmark mini --methods all --seeds 0,1,2 --jobs 1 --out reports/mini $(ARGS)
+compare: $(VENV)/.stamp-run  ## make all runs of reports/mini that are missing, and its tables (hours)
+	$(BIN)/clbench sweep experiments/studies/mini-comparison.yaml --out reports/mini $(ARGS)
+	$(BIN)/clbench sweep experiments/studies/mini-variants.yaml --out reports/mini $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
 report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of reports/ from the results

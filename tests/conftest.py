@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -15,6 +17,7 @@ from filelock import FileLock
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import torch
+from lightning.fabric.utilities import registry
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,6 +28,9 @@ from clbench.testing.toys import ToyData, make_clip, make_task
 from tests import made_up
 
 torch.set_num_threads(1)
+
+# The garbage collector walks through what thousands of test items hold, and finds nothing.
+gc.set_threshold(50_000, 20, 50)
 
 # Who starts tests in the background of a script has them ignore Ctrl-C, and all that they start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -39,6 +45,17 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     files = {str(argument).partition("::")[0] for argument in config.args}
     one_file = len(files) == 1 and Path(*files).suffix == ".py"
     return 0 if one_file or config.option.markexpr == "gpu" else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_runs_of_toys() -> None:
+    """Spare a second's work by which runs of a second would take two.
+
+    Lightning asks all installed packages for callbacks whenever it makes a trainer, and files are
+    forced to the disk, which matters if the power is cut; tests of that look at it for themselves.
+    """
+    registry.entry_points = functools.cache(registry.entry_points)
+    os.fsync = lambda _: None
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ def test_a_plug_in_benchmark_needs_only_a_builder(monkeypatch: pytest.MonkeyPatc
     plug_in(monkeypatch, "theirs", "clbench.datamodules.mini.sequence:tasks", "clbench.benchmarks")
     recipe = registry.benchmark("theirs")
     assert recipe.title.startswith("Eleven tasks")
-    assert set(recipe.option_schema()) == {"shots", "shot_seed", "order", "rendering"}
+    assert set(recipe.option_schema()) == {"shots", "shot_seed", "order", "rendering", "shift"}
 
 
 def test_recipes_can_be_listed_and_read() -> None:

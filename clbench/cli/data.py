@@ -81,9 +81,9 @@ def splits_of(benchmark: str) -> Splits:
 
 def data_root(root: Path | None) -> Path:
     """The folder asked for, or ``data`` in the cache folder."""
-    from clbench.datamodules.pixels.data_folder import default_cache
+    from clbench.core.files import user_cache
 
-    return (root or default_cache() / "data").expanduser()
+    return (root or user_cache() / "data").expanduser()
 
 
 @data_app.command("list", epilog="Example: clbench data list mtil")

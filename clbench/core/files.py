@@ -10,10 +10,34 @@ import json
 import os
 import secrets
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 from clbench.core.errors import ClbenchError
+
+IN_CACHE: Final = "cache:"
+"""Begins the names of files in the user's cache folder, in settings that hold on every machine."""
+
+
+def user_cache() -> Path:
+    """The user's cache folder: ``$CLBENCH_CACHE``, else under ``$XDG_CACHE_HOME`` or ``~``."""
+    if chosen := os.environ.get("CLBENCH_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbench"
+
+
+def cached_file(name: str) -> Path | None:
+    """The file that ``cache:FILE`` names, existing or not; None for other texts.
+
+    Raises:
+        ClbenchError: it lies outside of the cache folder.
+    """
+    if not name.startswith(IN_CACHE):
+        return None
+    file = PurePosixPath(name.removeprefix(IN_CACHE))
+    if file.is_absolute() or ".." in file.parts:
+        raise ClbenchError(f"{name} leads out of the user's cache folder: name the file itself")
+    return user_cache() / file
 
 
 def write_atomic(path: Path | str, content: str | bytes) -> None:

@@ -64,7 +64,11 @@ LATER: Final[Mapping[str, Any]] = {
 }
 """Settings that came later, with the defaults they came with. Entries are never changed."""
 
-LATER_OPTIONS: Final[Mapping[str, Any]] = {"splits": "zscl", "order": "alphabetical"}
+LATER_OPTIONS: Final[Mapping[str, Any]] = {
+    "splits": "zscl",
+    "order": "alphabetical",
+    "shift": "none",
+}
 """The same of options of benchmarks, which are recorded with their defaults."""
 
 RENAMED: Final[Mapping[str, str]] = {

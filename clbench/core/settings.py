@@ -33,7 +33,8 @@ class BackboneSettings(Settings):
     Attributes:
         model: architecture, by open_clip's name, e.g. ``ViT-B-16``.
         weights: tag of open_clip (``openai``), a local file, ``package:file`` for weights inside an
-            installed package, or ``random`` for an untrained model.
+            installed package, ``cache:file`` for some in the user's cache folder, or ``random`` for
+            an untrained model.
     """
 
     model: str = "ViT-B-16"

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from clbench.clip.model import CLIP
 from clbench.clip.shortcuts.constancy import fingerprint
@@ -13,7 +16,7 @@ from clbench.core.data import SequenceData
 from clbench.core.method import Method
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.settings import RunSettings
-from clbench.core.task import ClassTexts
+from clbench.core.task import ClassTexts, Setting
 from clbench.engine.process.failures import explained
 from clbench.engine.process.progress import Reporter
 from clbench.engine.process.stopping import StopRequest
@@ -21,6 +24,9 @@ from clbench.engine.training.callbacks import AccuracyRowCallback
 from clbench.engine.training.modules import Classify, EvaluationModule
 from clbench.engine.training.step_checkpoints import StopInTest
 from clbench.engine.training.trainers import interruptible, make_trainer
+
+SMALL: Final = 8
+"""Test images of a task, at most, that is tested in one batch with others."""
 
 
 class RowTester:
@@ -109,10 +115,16 @@ class RowTester:
         if not tasks:
             return dict(known)
         batch_size = self.settings.evaluation.batch_size
-        loaders = [self.sequence.test_loader(t, batch_size=batch_size) for t in tasks]
-        reporter.testing(sum(len(self.sequence.test_set(t)) for t in tasks))
+        groups = self._groups(tasks, scorer)
+        loaders: list[Any] = [
+            self.sequence.test_loader(group[0], batch_size=batch_size)
+            if len(group) == 1
+            else DataLoader([self._joined(group)], batch_size=None)
+            for group in groups
+        ]
+        reporter.testing(sum(map(self._size, tasks)))
         counter = AccuracyRowCallback(reporter)
-        module = EvaluationModule(scorer, classify, benchmark, learned, tasks)
+        module = EvaluationModule(scorer, classify, benchmark, learned, groups)
         relief = f"evaluation.batch_size (now {batch_size})"
         with (
             explained("testing", relief, self.method, self.log),
@@ -122,6 +134,42 @@ class RowTester:
             trainer = make_trainer(self.settings, device, self.folder, callbacks)
             trainer.test(module, loaders, verbose=False)
         scorer.to(device)
-        found = {benchmark.tasks[t].name: bits for t, bits in counter.row().items()}
+        row = counter.row(self._size)
+        found = {benchmark.tasks[t].name: bits for t, bits in row.items()}
         names = (benchmark.tasks[t].name for t in tested)
         return {name: found[name] if name in found else known[name] for name in names}
+
+    def _groups(self, tasks: list[int], scorer: nn.Module) -> list[list[int]]:
+        """The tasks in order, small ones that follow one another together as far as a batch goes.
+
+        Only the model's own answers are known not to depend on what else is scored.
+        """
+        benchmark = self.sequence.benchmark
+        alone = isinstance(scorer, Method) and not scorer.answers_with_model
+        groups: list[list[int]] = []
+        room = 0
+        for task in tasks:
+            size = self._size(task)
+            joins = not alone and benchmark.setting is Setting.TASK_GIVEN and size <= SMALL
+            if joins and size <= room:
+                groups[-1].append(task)
+                room -= size
+            else:
+                groups.append([task])
+                room = self.settings.evaluation.batch_size - size if joins else 0
+        return groups
+
+    def _joined(self, group: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Images of all tasks of a group, labels within its classes, and each one's place."""
+        images, labels, places, first = [], [], [], 0
+        for place, task in enumerate(group):
+            tested = self.sequence.test_set(task)
+            pictures, answers = tested.__getitems__(range(len(tested)))
+            images.append(pictures)
+            labels.append(answers + first)
+            places.append(torch.full_like(answers, place))
+            first += len(self.sequence.benchmark.tasks[task].classes)
+        return torch.cat(images), torch.cat(labels), torch.cat(places)
+
+    def _size(self, task: int) -> int:
+        return len(self.sequence.test_set(task))

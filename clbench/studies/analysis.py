@@ -28,12 +28,14 @@ class Table:
             estimates; None is an empty cell.
         notes: lines below.
         digits: for columns of other numbers, digits after the point.
+        powers: columns of numbers of any magnitude, printed like ``1.2e-05``.
     """
 
     header: tuple[str, ...]
     rows: Sequence[Row]
     notes: tuple[str, ...] = ()
     digits: Mapping[str, int] = field(default_factory=dict)
+    powers: tuple[str, ...] = ()
 
     def grid(self) -> Grid:
         """The table as printed."""
@@ -58,6 +60,8 @@ class Table:
     def _text(self, title: str, value: Value) -> str:
         if value is None or value != value:
             return ""
+        if isinstance(value, float) and title in self.powers:
+            return f"{value:.1e}"
         if isinstance(value, float):
             return f"{value:.{self.digits[title]}f}" if title in self.digits else tenths(value)
         return str(value)
@@ -66,8 +70,9 @@ class Table:
 class Answer(Protocol):
     """What a module of `clbench.studies.answers` defines.
 
-    A study that measures something besides runs also defines ``measure(quick)``, which returns
-    numbers by name that fit into JSON.
+    A study whose runs need something that must be made first defines ``prepare()``, which makes
+    what is missing and shows how far it has come. One that measures something besides runs defines
+    ``measure(quick)``, which returns numbers by name that fit into JSON.
     """
 
     def table(self, runs: Runs) -> Table:

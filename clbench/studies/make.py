@@ -84,6 +84,9 @@ class Making:
         """
         kept = Kept(self.out / RESULTS)
         left = self.left(study)
+        if left and hasattr(study.module, "prepare"):
+            study.module.prepare()
+            left = self.left(study)
         if left:
             grid = Grid(left, self.runs_dir, self.wanted)
             made = grid.make(console, fresh=self.fresh, quiet=quiet)

@@ -62,14 +62,16 @@ class Crossing:
 
 
 def find_crossing(points: Points, level: float, by: str = "learned") -> Crossing | None:
-    """The first place along an axis where a metric has a level; None if it has it nowhere.
+    """Where a metric reaches a level on its way up to its highest value; None if nowhere.
+
+    What lies beyond, such as learning rates at which training falls apart, does not count.
 
     Args:
         points: settings in the order of the axis.
         level: in percent.
         by: the metric.
     """
-    values = [runs.mean(by) for runs in points]
+    values = _rising(points, by)
     for i, (a, b) in enumerate(itertools.pairwise(values)):
         if a != b and min(a, b) <= level <= max(a, b):
             return Crossing(points[i], points[i + 1], (level - a) / (b - a), by)
@@ -79,16 +81,25 @@ def find_crossing(points: Points, level: float, by: str = "learned") -> Crossing
 def common_levels(
     axes: Sequence[Points], shares: Sequence[float] = (0.25, 0.5, 0.75), by: str = "learned"
 ) -> list[float]:
-    """Levels of a metric that all axes reach, in percent; none where their ranges do not meet.
+    """Levels of a metric that all axes reach on its way up; none where their ranges do not meet.
 
     Args:
         axes: each with settings of its own.
         shares: where the levels stand between the ends of the common range.
         by: the metric.
+
+    Returns:
+        In percent.
     """
-    values = [[runs.mean(by) for runs in points] for points in axes]
+    values = [_rising(points, by) for points in axes]
     low, high = max(map(min, values)), min(map(max, values))
     return [low + share * (high - low) for share in shares] if low < high else []
+
+
+def _rising(points: Points, by: str) -> list[float]:
+    """A metric along an axis, up to its highest value."""
+    values = [runs.mean(by) for runs in points]
+    return values[: values.index(max(values)) + 1]
 
 
 def _estimate(value: float, images: Sequence[Array], *, signed: bool) -> Estimate:

@@ -138,6 +138,11 @@ class Runs(Sequence[Run]):
         found = [run.probe(name, value)[row] for run in self._require()]
         return statistics.fmean(np.nan if number is None else number for number in found)
 
+    def probed_after_tasks(self, name: str, value: str) -> float:
+        """What a probe found after training, as the mean over runs and rows; NaN if nothing."""
+        found = [x for run in self._require() for x in run.probe(name, value)[1:] if x is not None]
+        return statistics.fmean(found) if found else np.nan
+
     def estimate(self, metric: str) -> Estimate:
         """A metric, with an interval over test images."""
         runs = self._require()

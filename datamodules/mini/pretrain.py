@@ -1,13 +1,18 @@
 """Pretrain the tiny CLIP of the `mini` benchmark from scratch, on two CPU cores in half an hour.
 
-Run `python -m clbench.datamodules.mini.pretrain --out FILE`. A first stage trains on pictures in
-clean style alone; a short second stage mixes in a share of pictures in wild style, the style of the
-downstream tasks. That share sets how well zero-shot classification starts out.
+    python -m clbench.datamodules.mini.pretrain --out FILE
+    python -m clbench.datamodules.mini.pretrain --share 0.1
+
+A first stage trains on pictures in clean style alone; a short second stage mixes in a share of
+pictures in wild style, the style of the downstream tasks. That share sets how well zero-shot
+classification starts out. `--share` makes a complete schedule of a share of the length; its weights
+lie in the user's cache folder unless `--out` says otherwise.
 """
 
 import argparse
 import json
 import math
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,54 +28,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
+from clbench.core.files import cached_file
 from clbench.datamodules.mini.canvas import SIDE, Style
 from clbench.datamodules.mini.captions import vocabulary
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
+from clbench.datamodules.mini.recipe import Recipe, draw_batch, learning_rate
 from clbench.datamodules.mini.render import pretraining_pairs, render_split
 
 CONTEXT = 20
 MEAN = STD = (0.5, 0.5, 0.5)
 RENDER_CHUNK = 2000
 CHECKPOINT_EVERY = 250
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of the pretraining.
-
-    Attributes:
-        steps: Optimizer steps of both stages together.
-        mixed_steps: Optimizer steps of the second stage.
-        cosine_steps: Length of the cosine that the first stage follows. The stage ends before the
-            cosine does, at about the learning rate at which the second stage takes over.
-        wild_share: Share of wild pictures in the batches of the second stage.
-        clean_images: Number of distinct clean pictures.
-        wild_images: Number of distinct wild pictures.
-        batch_size: Pairs per step.
-        learning_rate: Peak learning rate of the first stage.
-        mixed_learning_rate: Peak learning rate of the second stage.
-        weight_decay: Weight decay of AdamW, for matrices only.
-        warmup: Steps of linear warm-up at the start.
-        seed: Seed of the weights and of the batches.
-    """
-
-    steps: int = 2750
-    mixed_steps: int = 500
-    cosine_steps: int = 4000
-    wild_share: float = 0.016
-    clean_images: int = 160_000
-    wild_images: int = 40_000
-    batch_size: int = 256
-    learning_rate: float = 1.5e-3
-    mixed_learning_rate: float = 6e-4
-    weight_decay: float = 0.1
-    warmup: int = 100
-    seed: int = 0
-
-    @property
-    def clean_steps(self) -> int:
-        """Optimizer steps of the first stage."""
-        return self.steps - self.mixed_steps
 
 
 @dataclass(frozen=True)
@@ -157,32 +125,10 @@ def clip_loss(image: Tensor, text: Tensor, captions: Tensor, scale: Tensor) -> T
     return (by_image + by_text) / 2
 
 
-def learning_rate(step: int, recipe: Recipe) -> float:
-    """Linear warm-up and a cosine, then the second stage's own cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    if step < recipe.clean_steps:
-        progress = (step - recipe.warmup) / (recipe.cosine_steps - recipe.warmup)
-        return recipe.learning_rate * _cosine(progress)
-    return recipe.mixed_learning_rate * _cosine((step - recipe.clean_steps) / recipe.mixed_steps)
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-def draw_batch(step: int, recipe: Recipe) -> NDArray[np.int64]:
-    """Numbers of the pictures of one step; wild pictures are numbered after the clean ones."""
-    rng = np.random.default_rng([recipe.seed, step])
-    wild = round(recipe.wild_share * recipe.batch_size) if step >= recipe.clean_steps else 0
-    return np.concatenate([
-        rng.integers(recipe.clean_images, size=recipe.batch_size - wild),
-        recipe.clean_images + rng.integers(max(1, recipe.wild_images), size=wild),
-    ])  # fmt: skip
-
-
 def render_pairs(recipe: Recipe, tokenizer: Tokenizer) -> Pairs:
     """Render all pictures, clean ones first, with one process per core."""
+    total = recipe.clean_images + recipe.wild_images
+    print(f"rendering {total} pictures", flush=True)
     jobs = [
         (style, start, min(start + RENDER_CHUNK, count))
         for style, count in (("clean", recipe.clean_images), ("wild", recipe.wild_images))
@@ -192,7 +138,7 @@ def render_pairs(recipe: Recipe, tokenizer: Tokenizer) -> Pairs:
         parts = list(workers.map(_render_job, jobs))
     texts = [text for _, captions in parts for text in captions]
     distinct = {text: number for number, text in enumerate(dict.fromkeys(texts))}
-    print(f"{len(texts)} pictures, {len(distinct)} distinct captions", flush=True)
+    print(f"{len(distinct)} distinct captions", flush=True)
     return Pairs(
         images=torch.from_numpy(np.concatenate([images for images, _ in parts])),
         captions=torch.tensor([distinct[text] for text in texts]),
@@ -216,7 +162,9 @@ def pretrain(recipe: Recipe, pairs: Pairs, model: open_clip.CLIP, checkpoints: P
         done = step + 1
         if done % 50 == 0:
             seconds = (time.monotonic() - began) / (done - first)
-            print(f"step {done} loss {loss:.3f} {seconds:.3f} s/step", flush=True)
+            print(
+                f"step {done} of {recipe.steps}, loss {loss:.3f}, {seconds:.3f} s/step", flush=True
+            )
         if done % CHECKPOINT_EVERY == 0 or done == recipe.steps:
             _save_checkpoint(checkpoints, model, optimizer, done)
 
@@ -281,7 +229,9 @@ def save_weights(file: Path, model: open_clip.CLIP, tokenizer: Tokenizer, recipe
         "licence": "Apache-2.0",
     }
     weights = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, file, metadata)
+    partial = file.with_suffix(".partial")
+    save_file(weights, partial, metadata)
+    partial.replace(file)
 
 
 @torch.no_grad()
@@ -300,28 +250,52 @@ def zero_shot_accuracy(
         yield name, (predicted == torch.from_numpy(labels)).float().mean().item()
 
 
-def main() -> None:
-    """Render, pretrain, save and report zero-shot accuracy."""
-    defaults = Recipe()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--mixed-steps", type=int, default=defaults.mixed_steps)
-    parser.add_argument("--wild-share", type=float, default=defaults.wild_share)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoints", type=Path, help="folder; default: OUT.checkpoints")
-    options = parser.parse_args()
-    recipe = Recipe(options.steps, min(options.mixed_steps, options.steps), options.wild_share)
-    torch.set_num_threads(options.threads)
+def make_weights(recipe: Recipe, out: Path, checkpoints: Path | None = None) -> None:
+    """Render, pretrain and save; report zero-shot accuracy.
+
+    Args:
+        recipe: the schedule.
+        out: file to write.
+        checkpoints: where training goes on from if it was stopped; a folder beside the file, which
+            is deleted in the end, if None.
+    """
     torch.manual_seed(recipe.seed)
     tokenizer = Tokenizer(vocabulary())
     model = open_clip.CLIP(**model_config(len(tokenizer.token_ids)))
     pairs = render_pairs(recipe, tokenizer)
-    folder = options.checkpoints or options.out.with_name(options.out.name + ".checkpoints")
+    folder = checkpoints or out.with_name(out.name + ".checkpoints")
     pretrain(recipe, pairs, model.train(), folder)
-    save_weights(options.out, model.eval(), tokenizer, recipe)
+    save_weights(out, model.eval(), tokenizer, recipe)
+    if checkpoints is None:
+        shutil.rmtree(folder)
     for name, accuracy in zero_shot_accuracy(model, tokenizer, "official"):
         print(f"{name:10s} {100 * accuracy:5.1f}")
+
+
+def main() -> None:
+    """Make the weights that the command line asks for."""
+    defaults = Recipe()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="safetensors file to write")
+    parser.add_argument("--share", type=float, help="of the schedule, between 0 and 1")
+    parser.add_argument("--steps", type=int, default=defaults.steps)
+    parser.add_argument("--mixed-steps", type=int, default=defaults.mixed_steps)
+    parser.add_argument("--wild-share", type=float, default=defaults.wild_share)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--checkpoints", type=Path, help="folder to keep them in")
+    options = parser.parse_args()
+    recipe = Recipe(options.steps, min(options.mixed_steps, options.steps), options.wild_share)
+    if options.share is not None:
+        if not 0 < options.share <= 1:
+            parser.error(f"--share {options.share}: a share lies between 0 and 1")
+        recipe = recipe.shortened(options.share)
+    elif options.out is None:
+        parser.error("--out FILE or --share SHARE is needed")
+    out = options.out or cached_file(recipe.weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(options.threads)
+    make_weights(recipe, out, options.checkpoints)
+    print(out)
 
 
 if __name__ == "__main__":

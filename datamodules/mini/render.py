@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clbench.datamodules.mini import canvas, captions, domains, glyphs, textures
+from clbench.datamodules.mini import canvas, captions, domains, filters, glyphs, textures
 from clbench.datamodules.mini.canvas import CANVAS, SIDE, Style, sample_look
 from clbench.datamodules.mini.captions import caption, reference_caption
 from clbench.datamodules.mini.domains import DOMAINS, Domain
@@ -46,16 +46,38 @@ def render_split(
         ValueError: If a name is unknown or `count` is negative.
     """
     _require(domain, DOMAINS, "domain")
-    _require(split, get_args(Split), "split")
-    _require(rendering, get_args(Rendering), "rendering")
     if count < 0:
         raise ValueError(f"count must not be negative, got {count}")
+    labels = _balanced_labels(domain, f"{rendering}/{split}", count)
+    return render_classes(domain, labels.tolist(), split, 0, rendering), labels
+
+
+def render_classes(
+    domain: str, labels: Sequence[int], split: str, first: int, rendering: str = "official"
+) -> NDArray[np.uint8]:
+    """Render pictures of chosen classes of one downstream task, in wild style.
+
+    Args:
+        domain: A key of `DOMAINS`.
+        labels: N class numbers.
+        split: "train" or "test".
+        first: Number of the first picture in its pool; `render_split` takes them from 0 on.
+        rendering: As in `render_split`.
+
+    Returns:
+        Images, shape (N, 3, 32, 32).
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    _require(domain, DOMAINS, "domain")
+    _require(split, get_args(Split), "split")
+    _require(rendering, get_args(Rendering), "rendering")
     pool = f"{rendering}/{split}"
-    labels = _balanced_labels(domain, pool, count)
-    images = np.empty((count, 3, SIDE, SIDE), np.uint8)
-    for number, label in enumerate(labels.tolist()):
-        images[number], _ = _render(DOMAINS[domain], label, "wild", pool, number)
-    return images, labels
+    images = np.empty((len(labels), 3, SIDE, SIDE), np.uint8)
+    for i, label in enumerate(labels):
+        images[i], _ = _render(DOMAINS[domain], label, "wild", pool, first + i)
+    return images
 
 
 def reference_pairs(count: int, rendering: str = "official") -> tuple[NDArray[np.uint8], list[str]]:
@@ -105,7 +127,7 @@ def pretraining_pairs(style: Style, start: int, stop: int) -> tuple[NDArray[np.u
 @functools.cache
 def renderer_hash() -> str:
     """Hex digest of all that pictures and captions depend on: a key for caches of them."""
-    modules = (canvas, captions, domains, glyphs, textures)
+    modules = (canvas, captions, domains, filters, glyphs, textures)
     files = [Path(str(module.__file__)) for module in modules] + [Path(__file__)]
     files += [glyphs.FONT_FOLDER / font for font in glyphs.FONTS]
     digest = hashlib.sha256()

@@ -17,11 +17,13 @@ import torch
 
 from clbench.core.data import ReferencePairs
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.files import user_cache
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.mini.cache import Arrays, cached
 from clbench.datamodules.mini.domains import DOMAINS, TASKS, domain_part
+from clbench.datamodules.mini.filters import CORRUPTED, INVERTED, Filter
 from clbench.datamodules.mini.render import reference_pairs, render_split
-from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder, default_cache
+from clbench.datamodules.pixels.data_folder import Cache, data_cache, data_folder
 from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.pixels.samples import thinned
 from clbench.datamodules.reference import draw
@@ -38,6 +40,7 @@ REFERENCE_POOL = 2000
 IMAGE_SIZE = 32
 
 Rendering = Literal["official", "validation"]
+Shift = Literal["none", "inverted", "corrupted", "random-labels"]
 Sets = tuple[ImageTensors, ImageTensors]
 
 
@@ -47,6 +50,7 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
     shot_seed: int = 0,
     order: str | list[str] = "alphabetical",
     rendering: Rendering = "official",
+    shift: Shift = "none",
     name: str = "mini",
     data_root: str | None = None,
     cache_root: str | None = None,
@@ -63,6 +67,9 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
             ``latin-2of3`` is a part of a task: every third class, from the second on.
         rendering: ``official``, or ``validation``: other images of the same tasks, on which
             hyper-parameters are tuned.
+        shift: what all tasks have that pretraining had not: ``inverted`` colours, ``corrupted``
+            images (blur and noise), both in training and test; or ``random-labels``, labels of the
+            training images dealt out at random, while those of test images stay true.
         name: name of the variant.
         data_root: folder of the image cache; the user's cache folder if None.
         cache_root: folder of the image cache in place of `data_root`.
@@ -74,8 +81,8 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
         ClbenchError: another image size, an order that does not exist, or too few images for
             `shots`.
     """
-    _check_size(image_size)
-    root = _cache_root(data_root, cache_root)
+    require_size(image_size)
+    root = cache_folder(data_root, cache_root)
     names, order_name = task_order(order)
     parts = [domain_part(task) for task in names]
     specs = tuple(
@@ -86,15 +93,21 @@ def tasks(  # noqa: PLR0913 - the signature is the schema
 
     def load(task: int) -> Sets:
         domain, classes = parts[task]
-        train, test = (_only(s, classes) for s in _domain_sets(domain, rendering, root))
+        train, test = _domain_sets(domain, rendering, root)
+        if (change := _FILTERS.get(shift)) is not None:
+            train = _filtered(train, change, domain, rendering, "train")
+            test = _filtered(test, change, domain, rendering, "test")
+        train, test = _only(train, classes), _only(test, classes)
         if shots is not None:
             train = train.subset(few_shot_indices(train.labels, shots, shot_seed, names[task]))
-        return _quick(train, test) if quick else (train, test)
+        if shift == "random-labels":
+            train = _dealt(train, names[task], rendering, shift)
+        return quick_sets(train, test) if quick else (train, test)
 
     return TaskSequence(
         benchmark,
         load,
-        reference=_drawing(rendering, root, quick),
+        reference=reference_draw(rendering, root, quick),
         image_size=image_size,
         data_root=data_folder(data_root),
         cache=Cache(root),
@@ -154,8 +167,8 @@ def class_steps(  # noqa: PLR0913 - the signature is the schema
     Raises:
         ClbenchError: another image size, or a number of steps that does not divide the classes.
     """
-    _check_size(image_size)
-    root = _cache_root(data_root, cache_root)
+    require_size(image_size)
+    root = cache_folder(data_root, cache_root)
     classes = [(d, i) for d in POOLED for i in range(len(DOMAINS[d].classes))]
     if not 0 < steps <= len(classes) or len(classes) % steps:
         raise ClbenchError(f"benchmark.steps={steps} does not divide {len(classes)} classes")
@@ -169,12 +182,12 @@ def class_steps(  # noqa: PLR0913 - the signature is the schema
             _join([_class_images(d, i, split, rendering, root) for d, i in groups[task]])
             for split in (0, 1)
         )
-        return _quick(train, test) if quick else (train, test)
+        return quick_sets(train, test) if quick else (train, test)
 
     return TaskSequence(
         benchmark,
         load,
-        reference=_drawing(rendering, root, quick),
+        reference=reference_draw(rendering, root, quick),
         image_size=image_size,
         data_root=data_folder(data_root),
         cache=Cache(root),
@@ -218,7 +231,26 @@ def _join(images: list[torch.Tensor]) -> ImageTensors:
     return ImageTensors(torch.cat(images), labels)
 
 
-def _quick(train: ImageTensors, test: ImageTensors) -> Sets:
+_FILTERS: dict[Shift, Filter] = {"inverted": INVERTED, "corrupted": CORRUPTED}
+
+
+def _filtered(images: ImageTensors, change: Filter, *names: str) -> ImageTensors:
+    """The images changed, with the noise of a set of these names."""
+    changed = change.apply(images.images.numpy(), _generator(*names))
+    return ImageTensors(torch.from_numpy(changed), images.labels)
+
+
+def _dealt(images: ImageTensors, *names: str) -> ImageTensors:
+    """The images with their labels in a random order, always the same for a set of these names."""
+    order = torch.from_numpy(_generator(*names).permutation(len(images)))
+    return ImageTensors(images.images, images.labels[order])
+
+
+def _generator(*names: str) -> np.random.Generator:
+    return np.random.default_rng([*"/".join(names).encode()])
+
+
+def quick_sets(train: ImageTensors, test: ImageTensors) -> Sets:
     """Every n-th image of both sets."""
     return (
         train.subset(thinned(len(train), QUICK_TRAIN_SIZE)),
@@ -226,7 +258,12 @@ def _quick(train: ImageTensors, test: ImageTensors) -> Sets:
     )
 
 
-def _check_size(image_size: int) -> None:
+def require_size(image_size: int) -> None:
+    """Refuse a backbone that takes images of another size.
+
+    Raises:
+        ClbenchError: it does.
+    """
     if image_size != IMAGE_SIZE:
         raise ClbenchError(
             f"the mini benchmark has {IMAGE_SIZE} x {IMAGE_SIZE} images but the backbone takes "
@@ -246,7 +283,7 @@ def _reference_pool(rendering: str, root: Path) -> tuple[torch.Tensor, list[str]
     return torch.from_numpy(arrays["images"]), arrays["captions"].tolist()
 
 
-def _drawing(rendering: str, root: Path, quick: bool) -> Callable[[int, int], ReferencePairs]:
+def reference_draw(rendering: str, root: Path, quick: bool) -> Callable[[int, int], ReferencePairs]:
     """What draws pairs from the pool, by count and seed."""
 
     def draw_pairs(count: int, seed: int) -> ReferencePairs:
@@ -279,6 +316,7 @@ def _domain_sets(domain: str, rendering: str, root: Path) -> Sets:
     return ImageTensors(train_images, train_labels), ImageTensors(test_images, test_labels)
 
 
-def _cache_root(data_root: str | None, cache_root: str | None) -> Path:
+def cache_folder(data_root: str | None, cache_root: str | None) -> Path:
+    """Where rendered pictures are kept: as given, else the user's cache folder."""
     given = data_root or cache_root
-    return data_cache(data_root, cache_root).folder if given else default_cache()
+    return data_cache(data_root, cache_root).folder if given else user_cache()

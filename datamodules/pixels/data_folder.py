@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from clbench.core.files import user_cache
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -34,16 +36,9 @@ class Cache:
         return next((path for path in shared if path.is_file()), own)
 
 
-def default_cache() -> Path:
-    """The user's cache folder: ``$CLBENCH_CACHE``, else under ``$XDG_CACHE_HOME`` or ``~``."""
-    if chosen := os.environ.get("CLBENCH_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clbench"
-
-
 def data_folder(data_root: str | Path | None) -> Path:
     """Where data sets lie: as given, or in the user's cache folder."""
-    return Path(data_root).expanduser() if data_root else default_cache() / "data"
+    return Path(data_root).expanduser() if data_root else user_cache() / "data"
 
 
 def data_cache(data_root: str | Path | None, cache_root: str | Path | None) -> Cache:
@@ -56,7 +51,7 @@ def data_cache(data_root: str | Path | None, cache_root: str | Path | None) -> C
     if cache_root:
         folder = Path(cache_root).expanduser()
     else:
-        folder = root if _is_writable(root) else default_cache() / "data"
+        folder = root if _is_writable(root) else user_cache() / "data"
     return Cache(folder, None if folder == root else root)
 
 

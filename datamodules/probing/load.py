@@ -6,8 +6,9 @@ from collections.abc import Collection
 from typing import Final
 
 from clbench.core.errors import ClbenchError
+from clbench.core.files import user_cache
 from clbench.core.probe import CaptionedSet, Extra, GeneralSet, ProbeData
-from clbench.datamodules.pixels.data_folder import data_cache, data_folder, default_cache
+from clbench.datamodules.pixels.data_folder import data_cache, data_folder
 from clbench.datamodules.probing import embedded as mini
 from clbench.datamodules.probing import imagenet, karpathy
 
@@ -46,7 +47,7 @@ def probe_data(
     general: tuple[GeneralSet, ...] = ()
     captioned: tuple[CaptionedSet, ...] = ()
     if embedded:
-        folder = cache.folder if data_root or cache_root else default_cache()
+        folder = cache.folder if data_root or cache_root else user_cache()
         if "general" in asked:
             general = mini.general_sets(folder, first_id=FIRST_ID, quick=quick)
         if "captioned" in asked:

@@ -91,9 +91,9 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[int]]]:
     tests: list[tuple[int, list[int]]] = []
     make = testing.EvaluationModule
 
-    def noting(scorer, classify, benchmark, learned, tasks):
-        tests.append((learned, tasks))
-        return make(scorer, classify, benchmark, learned, tasks)
+    def noting(scorer, classify, benchmark, learned, groups):
+        tests.append((learned, [task for group in groups for task in group]))
+        return make(scorer, classify, benchmark, learned, groups)
 
     monkeypatch.setattr(testing, "EvaluationModule", noting)
     return tests

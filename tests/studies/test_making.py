@@ -1,6 +1,7 @@
 """Studies are made, completed and written; with runs that are made up."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -116,6 +117,12 @@ def test_tables_print_whole_numbers_digits_and_nothing() -> None:
     ]
     assert grid.numeric == (False, True, True, True)
     assert list(table.frame().columns) == ["name", "n", "x", "e", "e low", "e high"]
+
+
+def test_numbers_of_any_magnitude_are_printed_with_their_power() -> None:
+    table = Table(("share",), [(1.234e-13,), (0.5,), (math.nan,)], powers=("share",))
+    assert [row[0].text for row in table.grid().rows] == ["1.2e-13", "5.0e-01", ""]
+    assert table.frame()["share"][0] == 1.234e-13
 
 
 def test_numbers_are_filled_in_wherever_they_stand() -> None:

@@ -85,6 +85,16 @@ def test_a_level_that_is_never_reached_is_none(tmp_path: Path) -> None:
     assert find_crossing([point(tmp_path, 0.5, 0.5)], 50.0) is None
 
 
+def test_settings_beyond_the_peak_do_not_count(tmp_path: Path) -> None:
+    points = [point(tmp_path, learned, 0.5) for learned in (0.6, 0.8, 0.4)]
+    assert find_crossing(points, 50.0) is None
+    found = find_crossing(points, 70.0)
+    assert found is not None
+    assert found.second is points[1]
+    low = [point(tmp_path, 0.4, 0.5), point(tmp_path, 0.9, 0.5)]
+    assert common_levels([points, low], (0.0, 1.0)) == pytest.approx([60, 80])
+
+
 def test_levels_lie_where_all_ranges_meet(tmp_path: Path) -> None:
     wide = [point(tmp_path, 0.4, 0.5), point(tmp_path, 0.8, 0.5)]
     high = [point(tmp_path, 0.6, 0.5), point(tmp_path, 0.9, 0.5)]

@@ -107,6 +107,7 @@ def test_what_probes_found_is_read_by_row(tmp_path: Path) -> None:
     rows = [[[True] * 4] * 2] * 3
     runs = Runs([make_run(tmp_path, "nusa", 0, rows, probes={"gap": record})])
     assert (runs.probed("gap", "gap"), runs.probed("gap", "gap", row=0)) == (4.0, 1.0)
+    assert runs.probed_after_tasks("gap", "gap") == 3.0
     with pytest.raises(ClbenchError, match="no 'width' of the probe 'gap'"):
         runs.probed("gap", "width")
 

@@ -19,6 +19,7 @@ from clbench.clip.weights.described import described, undescribed
 from clbench.clip.weights.files import SUFFIXES, Checkpoint, fill, read_checkpoint
 from clbench.clip.weights.packages import IN_PACKAGE, packaged_file
 from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.files import cached_file
 from clbench.core.settings import BackboneSettings
 
 
@@ -37,6 +38,7 @@ def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
       is (`architecture_name`);
     - ``package:file``: such a file inside an installed package, which is not imported; the model is
       called like the package;
+    - ``cache:file``: a file in the user's cache folder, where what was made here lies;
     - ``random``: an untrained model, the same in every process.
 
     Args:
@@ -53,7 +55,7 @@ def load_clip(backbone: BackboneSettings, cache_dir: str | None = None) -> CLIP:
     if path := _local_path(weights):
         checkpoint = read_checkpoint(path)
         if "model_cfg" in checkpoint.metadata:
-            packaged = IN_PACKAGE.fullmatch(weights)
+            packaged = None if cached_file(weights) else IN_PACKAGE.fullmatch(weights)
             name = packaged["package"].rpartition(".")[2] if packaged else None
             return _self_described(path, checkpoint, name)
         config = architecture(backbone.model)
@@ -67,8 +69,8 @@ def _local_path(weights: str) -> Path | None:
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if (packaged := packaged_file(weights)) is not None:
-        return packaged
+    if (kept := cached_file(weights) or packaged_file(weights)) is not None:
+        return kept
     is_file = len(path.parts) > 1 or "/" in weights or path.suffix in SUFFIXES
     return path if is_file else None
 

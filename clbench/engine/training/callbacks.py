@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import CatMetric
@@ -27,7 +28,7 @@ class AccuracyRowCallback(pl.Callback):
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
-        self._answers: dict[int, CatMetric] = {}
+        self._answers: dict[tuple[int, ...], CatMetric] = {}
 
     def on_test_batch_end(
         self,
@@ -39,20 +40,27 @@ class AccuracyRowCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         assert isinstance(pl_module, EvaluationModule)
-        task = pl_module.tasks[dataloader_idx]
-        if task not in self._answers:
+        group = tuple(pl_module.groups[dataloader_idx])
+        if group not in self._answers:
             # Looking for NaN would wait for the device once per batch.
-            self._answers[task] = CatMetric(nan_strategy="disable", sync_on_compute=False).to(
+            self._answers[group] = CatMetric(nan_strategy="disable", sync_on_compute=False).to(
                 pl_module.device
             )
-        self._answers[task].update(outputs)
+        self._answers[group].update(outputs)
         self._reporter.tested(len(outputs))
 
-    def row(self) -> dict[int, Bits]:
-        """For every tested task, which of its images are correct: ``(N,)`` bool."""
-        return {
-            task: answers.compute().bool().cpu().numpy() for task, answers in self._answers.items()
-        }
+    def row(self, size: Callable[[int], int]) -> dict[int, Bits]:
+        """For every tested task, which of its images are correct: ``(N,)`` bool.
+
+        Args:
+            size: number of test images of a task.
+        """
+        row: dict[int, Bits] = {}
+        for group, answers in self._answers.items():
+            bits = answers.compute().bool().cpu().numpy()
+            ends = np.cumsum([size(task) for task in group])
+            row |= dict(zip(group, np.split(bits, ends[:-1]), strict=True))
+        return row
 
 
 class LossCallback(pl.Callback):

@@ -112,14 +112,18 @@ def planned(method: Method, plan: TrainingPlan) -> tuple[Optimizer, LRScheduler]
 
 
 class EvaluationModule(pl.LightningModule):
-    """Tests a classifier on several tasks, one data loader per task.
+    """Tests a classifier on several tasks, one data loader per group of tasks.
+
+    Most groups are one task. A group of several comes as one batch, with the place of its task in
+    the group beside each image and labels that count through the classes of the group; an image is
+    scored among those of its own task all the same.
 
     Args:
         scorer: module that holds the weights, so that it is moved to the device.
         classify: scores images among candidates.
         benchmark: decides candidates and label offsets.
         learned: number of tasks learned so far.
-        tasks: indices of the tested tasks, in the order of the data loaders.
+        groups: indices of the tested tasks, in the order of the data loaders.
     """
 
     def __init__(
@@ -128,26 +132,30 @@ class EvaluationModule(pl.LightningModule):
         classify: Classify,
         benchmark: Benchmark,
         learned: int,
-        tasks: list[int],
+        groups: list[list[int]],
     ) -> None:
         super().__init__()
         self.scorer = scorer
         self.classify = classify
-        self.tasks = tasks
-        self._candidates = [benchmark.candidates(learned, task) for task in tasks]
-        self._offsets = [benchmark.label_offset(task) for task in tasks]
+        self.groups = groups
+        self._candidates = [_candidates(benchmark, learned, group) for group in groups]
+        self._offsets = [
+            benchmark.label_offset(group[0]) if len(group) == 1 else 0 for group in groups
+        ]
         self._sound: list[Tensor] = []
 
     def test_step(
-        self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0
+        self, batch: tuple[Tensor, ...], batch_idx: int, dataloader_idx: int = 0
     ) -> Tensor:
         """Which images are classified correctly: ``(B,)`` bool."""
-        images, labels = batch
+        images, labels, *places = batch
         candidates = self._candidates[dataloader_idx]
-        if candidates is None:
-            raise ValueError(f"task {self.tasks[dataloader_idx]} has no candidates yet")
-        logits = self.classify(images, candidates)
+        logits = self.classify(images, sum(candidates[1:], candidates[0]))
         self._sound.append(finite_scores(logits))
+        if places:
+            sizes = torch.tensor([len(classes) for classes in candidates], device=logits.device)
+            owners = torch.arange(len(sizes), device=logits.device).repeat_interleave(sizes)
+            logits = logits.masked_fill(places[0][:, None] != owners, -torch.inf)
         predicted = logits.argmax(dim=-1)
         return predicted == labels + self._offsets[dataloader_idx]
 
@@ -163,3 +171,14 @@ class EvaluationModule(pl.LightningModule):
             raise DivergedError(
                 f"method {method_name(self.scorer)!r} returned logits that are not finite in a test"
             )
+
+
+def _candidates(benchmark: Benchmark, learned: int, group: list[int]) -> list[ClassTexts]:
+    """The candidates of each task of a group."""
+    found = []
+    for task in group:
+        candidates = benchmark.candidates(learned, task)
+        if candidates is None:
+            raise ValueError(f"task {task} has no candidates yet")
+        found.append(candidates)
+    return found

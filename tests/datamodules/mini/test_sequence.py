@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from clbench.config import resolve
 from clbench.core.errors import ClbenchError
+from clbench.core.identity import settings_hash
 from clbench.core.task import Setting
 from clbench.datamodules.mini import sequence as mini
 
@@ -178,3 +180,50 @@ def test_quick_tests_fewer_images_of_every_class() -> None:
     assert len(monkey.test_set(0)) <= 64
     labels = monkey.test_set(0).__getitems__(range(len(monkey.test_set(0))))[1]
     assert np.unique(labels.numpy()).size == 8
+
+
+@pytest.mark.parametrize("shift", ["inverted", "corrupted"])
+def test_a_shift_of_images_changes_both_sets_and_no_label(shift: mini.Shift) -> None:
+    plain, shifted = mini.tasks(), mini.tasks(shift=shift)
+    for before, after in (
+        (plain.train_set(0), shifted.train_set(0)),
+        (plain.test_set(0), shifted.test_set(0)),
+    ):
+        assert torch.equal(before.labels, after.labels)
+        same = (before.images == after.images).float().mean()
+        assert same < 0.2
+    assert shifted.train_set(0).digest() == mini.tasks(shift=shift).train_set(0).digest()
+    noises = [mini.tasks(shift=shift).train_set(t).images for t in (0, 1)]
+    assert not torch.equal(*noises)
+
+
+def test_inverted_colours_are_those_of_the_negative() -> None:
+    plain, shifted = mini.tasks().test_set(2), mini.tasks(shift="inverted").test_set(2)
+    assert torch.equal(shifted.images, 255 - plain.images)
+
+
+def test_random_labels_are_dealt_to_training_images_only() -> None:
+    plain, shifted = mini.tasks(), mini.tasks(shift="random-labels")
+    before, after = plain.train_set(0), shifted.train_set(0)
+    assert torch.equal(before.images, after.images)
+    assert torch.equal(before.labels.bincount(), after.labels.bincount())
+    agree = (before.labels == after.labels).float().mean()
+    assert agree < 0.4
+    assert torch.equal(after.labels, mini.tasks(shift="random-labels").train_set(0).labels)
+    assert plain.test_set(0).digest() == shifted.test_set(0).digest()
+
+
+def test_few_shot_images_are_the_same_whatever_the_shift() -> None:
+    plain, shifted = (mini.tasks(shots=2, shift=s) for s in ("none", "random-labels"))
+    assert torch.equal(plain.train_set(0).images, shifted.train_set(0).images)
+    assert shifted.train_set(0).labels.bincount().tolist() == [2] * 8
+
+
+def test_no_shift_is_what_the_benchmark_was() -> None:
+    assert mini.tasks(shift="none").train_set(3).digest() == mini.tasks().train_set(3).digest()
+    settings = [resolve("nusa", "mini", overrides=o)[0] for o in ({}, {"benchmark.shift": "none"})]
+    before = settings[0].model_dump(mode="json")
+    assert before["benchmark"]["options"].pop("shift") == "none"
+    assert len({settings_hash(before), *(one.fingerprint() for one in settings)}) == 1
+    shifted = resolve("nusa", "mini", overrides={"benchmark.shift": "inverted"})[0]
+    assert shifted.fingerprint() != settings[0].fingerprint()

@@ -1,0 +1,109 @@
+"""Means over chosen cells of the accuracy matrix, with intervals over test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from clbench.core.errors import ClbenchError
+from clbench.core.results.correctness import CorrectRow
+from clbench.core.results.metrics import Array
+from clbench.report.tables.paired import Rows, bootstrap_interval, image_differences
+from clbench.studies.runs import Estimate, Run, Runs
+
+
+def level(runs: Runs, weights: Array) -> Estimate:
+    """A weighted sum of cells.
+
+    Args:
+        runs: one per seed.
+        weights: of the cells of rows 1 to T, ``(T, T)``.
+
+    Raises:
+        ClbenchError: there is no run, or the runs have other tasks.
+    """
+    return _estimate(runs, [_nothing(run.rows) for run in runs], weights, signed=False)
+
+
+def gain(runs: Runs, weights: Array) -> Estimate:
+    """The same, each cell minus the accuracy on its task before training, image by image.
+
+    Raises:
+        ClbenchError: as for `level`.
+    """
+    before = [dict.fromkeys(run.rows, run.rows[0]) for run in runs]
+    return _estimate(runs, before, weights, signed=True)
+
+
+def difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
+    """The same, minus that of other runs, image by image.
+
+    Args:
+        runs: one per seed.
+        other: one per seed, in the same order of seeds.
+        weights: as in `level`.
+
+    Raises:
+        ClbenchError: as for `level`, or the two have other seeds or tasks.
+    """
+    _require_seeds(runs, other)
+    return _estimate(runs, [run.rows for run in other], weights, signed=True)
+
+
+def gain_difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
+    """What `gain` finds minus what it finds of other runs, image by image.
+
+    The other runs may be tested on the same images in another form.
+
+    Args:
+        runs: one per seed.
+        other: one per seed, in the same order of seeds.
+        weights: as in `level`.
+
+    Raises:
+        ClbenchError: as for `difference`.
+    """
+    _require_seeds(runs, other)
+    against = [_above(run.rows[0], their.rows) for run, their in zip(runs, other, strict=True)]
+    return _estimate(runs, against, weights, signed=True)
+
+
+def _estimate(runs: Runs, against: Sequence[Rows], weights: Array, *, signed: bool) -> Estimate:
+    tasks = _tasks(runs)
+    parts = image_differences([run.rows for run in runs], against, tasks, weights)
+    found = [part for part in parts if part.any()]
+    low, high = bootstrap_interval(found)
+    value = sum(float(part.mean()) for part in found)
+    return Estimate(100 * value, 100 * low, 100 * high, signed=signed)
+
+
+def _above(before: CorrectRow, rows: Rows) -> Any:
+    """Rows whose difference to those of another run is one of gains.
+
+    Args:
+        before: the other run's row before training.
+        rows: those of the run itself.
+    """
+    own = rows[0]
+    return {
+        t: {task: before[task] * 1.0 + bits - own[task] for task, bits in row.items()}
+        for t, row in rows.items()
+    }
+
+
+def _require_seeds(runs: Runs, other: Runs) -> None:
+    if [run.result.seed for run in runs] != [run.result.seed for run in other]:
+        raise ClbenchError("runs to be compared must have the same seeds")
+    _tasks([*runs, *other])
+
+
+def _tasks(runs: Sequence[Run]) -> tuple[str, ...]:
+    found = {run.result.benchmark.tasks for run in runs}
+    if len(found) != 1:
+        raise ClbenchError("the cells of a mean must be those of runs with the same tasks")
+    return found.pop()
+
+
+def _nothing(rows: Rows) -> Rows:
+    """Rows in which no image is correct."""
+    return {t: {task: bits & False for task, bits in row.items()} for t, row in rows.items()}
