@@ -19,7 +19,7 @@ from clbench.datamodules.mini.sequence import tasks
 from clbench.studies.analysis import Row, Table
 from clbench.studies.figures import Curve, Panel, draw_curves, middle
 from clbench.studies.runs import Estimate, Runs
-from clbench.studies.spread import mean_of, rank_correlation, slope_within, within
+from clbench.studies.spread import Interval, mean_of, rank_correlation, slope_within, within
 
 DIRECTIONS: Final = 8
 """Principal directions of a task's features that are compared, of 128."""
@@ -36,6 +36,8 @@ NEIGHBOURS: Final = (
     {"terrain", "textures"},
 )
 """Domains that are drawn alike: written characters, outlines, surfaces."""
+FINE: Final = ("Cosine", "Overlap", "Room", "Added")
+"""Columns of the table with two digits after the point."""
 KINDS: Final = ("halves", "neighbours", "strangers")
 BASELINE: Final = "finetune"
 
@@ -130,7 +132,7 @@ def table(runs: Runs) -> Table:
         "task begins. Added: what the second task adds to the rank of the whole update. Both in "
         "percent of the full rank, as means over the weights.",
     )
-    return Table(header, rows, notes, dict.fromkeys(SIMILARITIES.values(), 2))
+    return Table(header, rows, notes, dict.fromkeys(FINE, 2))
 
 
 def draw(runs: Runs) -> Figure:
@@ -166,7 +168,7 @@ def numbers(runs: Runs) -> Mapping[str, str]:
     for pair in pairs:
         place = f"{pair.first} {pair.second}"
         found |= {f"{key} {place}": f"{value:.2f}" for key, value in pair.similarity.items()}
-        found |= {f"{key} {pair.method} {place}": _text(pair.found[key]) for key in MEASURES}
+        found |= {f"{key} {pair.method} {place}": _told(key, pair.found[key]) for key in MEASURES}
     for key in SIMILARITIES:
         for kind in KINDS:
             some = [p.similarity[key] for p in pairs if p.kind == kind and p.method == methods[0]]
@@ -175,7 +177,7 @@ def numbers(runs: Runs) -> Mapping[str, str]:
         own = [pair for pair in pairs if pair.method == method]
         values = [middle(pair.found[key]) for pair in own]
         firsts = [pair.first for pair in own]
-        found[f"{key} {method}"] = str(mean_of(values))
+        found[f"{key} {method}"] = _told(key, mean_of(values))
         for name in SIMILARITIES:
             alike = [pair.similarity[name] for pair in own]
             where = f"{key} {method} {name}"
@@ -183,22 +185,22 @@ def numbers(runs: Runs) -> Mapping[str, str]:
             inside = within(alike, firsts), within(values, firsts)
             found[f"r within {where}"] = str(rank_correlation(*inside))
             steps = [10 * value for value in alike]
-            found[f"slope {where}"] = str(slope_within(steps, values, firsts))
+            found[f"slope {where}"] = _told(key, slope_within(steps, values, firsts))
         by_kind = {kind: _by_first(own, key, kind) for kind in KINDS}
         for kind, means in by_kind.items():
-            found[f"{key} {method} {kind}"] = str(mean_of(list(means.values())))
+            found[f"{key} {method} {kind}"] = _told(key, mean_of(list(means.values())))
         for kind in KINDS[:2]:
             others = by_kind["strangers"]
             some = [value - others[first] for first, value in by_kind[kind].items()]
-            found[f"Δ{key} {method} {kind}-strangers"] = str(mean_of(some, signed=True))
+            found[f"Δ{key} {method} {kind}-strangers"] = _told(key, mean_of(some, signed=True))
         if method != BASELINE:
             usual = {(p.first, p.second): p.found[key] for p in pairs if p.method == BASELINE}
             changes = {p: middle(p.found[key]) - middle(usual[p.first, p.second]) for p in own}
             name = f"Δ{key} {method}-{BASELINE}"
-            found[name] = str(mean_of(list(changes.values()), signed=True))
+            found[name] = _told(key, mean_of(list(changes.values()), signed=True))
             for kind in KINDS:
                 some = [change for p, change in changes.items() if p.kind == kind]
-                found[f"{name} {kind}"] = str(mean_of(some, signed=True))
+                found[f"{name} {kind}"] = _told(key, mean_of(some, signed=True))
     return found
 
 
@@ -234,5 +236,9 @@ def _by_first(pairs: list[Pair], key: str, kind: str) -> dict[str, float]:
     return {first: sum(values) / len(values) for first, values in groups.items()}
 
 
-def _text(value: float | Estimate) -> str:
-    return str(value) if isinstance(value, Estimate) else f"{value:.1f}"
+def _told(key: str, value: float | Estimate) -> str:
+    """A number with its interval if it has one; ranks change little and get two digits."""
+    if not isinstance(value, Estimate):
+        return f"{value:.2f}"
+    fine = MEASURES[key] in FINE
+    return str(Interval(value.value, value.low, value.high) if fine else value)
