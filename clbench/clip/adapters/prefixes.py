@@ -119,5 +119,6 @@ def choose(
         weight: of all inputs, or of each, ``(B,)``, or of each in each block, ``(L, B)``.
     """
     for i, one in enumerate(prefixes):
-        by_block = isinstance(weight, Tensor) and weight.ndim > 1
-        one.chosen, one.weight = chosen, weight[i] if by_block else weight
+        one.chosen, one.weight = chosen, weight
+        if isinstance(weight, Tensor) and weight.ndim > 1:
+            one.weight = weight[i]
