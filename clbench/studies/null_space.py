@@ -68,7 +68,7 @@ def measure_leaving(overrides: Mapping[str, Any], *, quick: bool) -> Found:
 
     found: Found = {}
     for name, (projection, changes) in WAYS.items():
-        learner = copy.deepcopy(method)
+        learner: Any = copy.deepcopy(method)
         learner.projection = projection
         learner.train()
         learner.begin_task(tasks[1], data[1])

@@ -86,7 +86,7 @@ def numbers(runs: Runs) -> Mapping[str, str]:
         _parts(run): Runs([run]) for run in runs if _parts(run) == PLAIN or run.setting(LR) == USUAL
     }
     others = {"": usual[FULL], " bare": usual[BARE], " plain": usual[PLAIN]}
-    found = {}
+    found: dict[str, str] = {}
     for name, one in usual.items():
         found |= {f"{key} {name}": _short(value) for key, value in _kept(one).items()}
         found |= _cost_numbers(name, one, runs)

@@ -68,7 +68,7 @@ def numbers(runs: Runs) -> Mapping[str, str]:
     ``both m 1`` is the mean share after tasks of one step, with dropout and weight decay;
     ``both m 100 d0 w0`` that without; ``worst both m`` the largest of any weight, task and setting.
     """
-    found = {}
+    found: dict[str, str] = {}
     for variant in VARIANTS:
         own = _of(runs, variant)
         harshest = _harshest(own)
