@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class RowTester:
         loaders: list[Any] = [
             self.sequence.test_loader(group[0], batch_size=batch_size)
             if len(group) == 1
-            else DataLoader([self._joined(group)], batch_size=None)
+            else DataLoader(cast(Any, [self._joined(group)]), batch_size=None)
             for group in groups
         ]
         reporter.testing(sum(map(self._size, tasks)))

@@ -291,7 +291,8 @@ def main() -> None:
         recipe = recipe.shortened(options.share)
     elif options.out is None:
         parser.error("--out FILE or --share SHARE is needed")
-    out = options.out or cached_file(recipe.weights)
+    out: Path | None = options.out or cached_file(recipe.weights)
+    assert out is not None
     out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     make_weights(recipe, out, options.checkpoints)

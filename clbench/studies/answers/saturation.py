@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -93,8 +94,9 @@ def draw(runs: Runs) -> Figure:
         for method in methods:
             own = runs.where(method=method)
             x = _points(_size(own), 0)
-            y = [rank_left(own, encoder, t) for t in x]
-            curves.append(Curve(method, x, [np.nan if v is None else v for v in y], marks=False))
+            left = [rank_left(own, encoder, t) for t in x]
+            known = [math.nan if value is None else value for value in left]
+            curves.append(Curve(method, x, known, marks=False))
         panels.append(Panel(f"Rank left, {encoder}", "tasks learned", "%", curves))
     for title, weights in MEANS.values():
         curves = []

@@ -16,7 +16,7 @@ from clbench.datamodules.mini.recipe import Recipe
 from clbench.studies.analysis import Row, Table
 from clbench.studies.cells import difference, gain, gain_difference, level
 from clbench.studies.figures import draw_dots
-from clbench.studies.runs import Run, Runs, metric_weights
+from clbench.studies.runs import Runs, metric_weights
 
 METRICS: Final = {"transfer": "Transfer", "learned": "Learned", "last": "Last"}
 SHARES: Final = (0.1, 0.5)
@@ -121,17 +121,14 @@ def _cells(runs: Runs) -> list[tuple[float, str, str, Runs]]:
     """Share of the pretraining, shift and method of every cell of the grid, with its runs."""
     shares = {Recipe().shortened(share).weights: share for share in SHARES}
 
-    def share_of(run: Run) -> float:
-        return shares.get(run.setting("backbone.weights"), 1.0)
+    def chosen(share: float, shift: str, method: str) -> Runs:
+        own = runs.where(method=method, benchmark__shift=shift)
+        return own.only(lambda run: shares.get(run.setting("backbone.weights"), 1.0) == share)
 
     return [
         (share, shift, method, own)
         for share in (*SHARES, 1.0)
         for shift in SHIFTS
         for method in runs.values("method")
-        if (
-            own := runs.where(method=method, benchmark__shift=shift).only(
-                lambda run, share=share: share_of(run) == share
-            )
-        )
+        if (own := chosen(share, shift, method))
     ]
