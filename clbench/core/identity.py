@@ -71,6 +71,12 @@ LATER_OPTIONS: Final[Mapping[str, Any]] = {
 }
 """The same of options of benchmarks, which are recorded with their defaults."""
 
+LATER_PARAMS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "diki": {"gates": False},
+    "lora": {"start": "random"},
+}
+"""The same of hyper-parameters, by method."""
+
 RENAMED: Final[Mapping[str, str]] = {
     "clbench.datamodules:mini_clip.safetensors": "clbench.datamodules.mini:clip.safetensors",
 }
@@ -93,6 +99,9 @@ def decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif not _is_default(key, value):
             tree[key] = value
     tree["benchmark"]["options"] = chosen_options(tree["benchmark"]["options"])
+    later = LATER_PARAMS.get(tree["method"]["name"], {})
+    params = tree["method"]["params"].items()
+    tree["method"]["params"] = {k: v for k, v in params if k not in later or later[k] != v}
     weights = tree["backbone"]["weights"]
     tree["backbone"]["weights"] = first_names.get(weights, weights)
     if settings["method"]["decides_by_batch"]:

@@ -81,6 +81,7 @@ def test_hyper_parameters_are_those_of_the_method_that_was_named() -> None:
     assert complete("clbench run --method gnsp --set method.proj") == [
         "method.projection=gradient",
         "method.projection=update",
+        "method.projection=none",
     ]
     assert complete("clbench run --method finetune --set method.rank") == []
     several = complete("clbench compare --methods lora,gnsp --set method.")

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from clbench import registry
 from clbench.core import identity
-from clbench.core.identity import FIRST, INDIFFERENT, LATER, RENAMED, decisive, settings_hash
+from clbench.core.identity import (
+    FIRST,
+    INDIFFERENT,
+    LATER,
+    LATER_PARAMS,
+    RENAMED,
+    decisive,
+    settings_hash,
+)
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings, TrainSettings
 
@@ -52,6 +61,19 @@ def hashed(**changes: Any) -> str:
 
 def test_every_setting_is_listed() -> None:
     assert unlisted(RunSettings) == [], "list new settings in LATER of clbench/core/identity.py"
+
+
+def test_hyper_parameters_that_came_later_leave_old_runs_where_they_are() -> None:
+    before = hashed(method__name="lora", method__params={"rank": 8})
+    assert hashed(method__name="lora", method__params={"rank": 8, "start": "random"}) == before
+    assert hashed(method__name="lora", method__params={"rank": 8, "start": "tail"}) != before
+
+
+@pytest.mark.parametrize("name", LATER_PARAMS)
+def test_their_defaults_are_those_they_came_with(name: str) -> None:
+    """A default that changes must not change which runs are meant: it has to be set by recipes."""
+    schema = registry.method(name).schema()
+    assert {k: schema[k].default for k in LATER_PARAMS[name]} == LATER_PARAMS[name]
 
 
 def test_options_that_came_later_leave_old_runs_where_they_are() -> None:

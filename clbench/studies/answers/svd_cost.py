@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import torch
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
 
+from clbench.core.foreign.console import SafeConsole
 from clbench.engine.rundir.provenance import collect
 from clbench.studies.analysis import Row, Table
 from clbench.studies.decompositions import (
@@ -324,7 +324,7 @@ def _digits(value: float) -> str:
 
 def _shown(items: Any, title: str) -> Any:
     """Items one by one, with a bar on a terminal."""
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     return track(
         list(items), title, console=console, transient=True, disable=not console.is_terminal
     )
