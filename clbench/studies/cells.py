@@ -8,8 +8,8 @@ from typing import Any
 from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.results.metrics import Array
-from clbench.report.tables.paired import Rows, bootstrap_interval, image_differences
-from clbench.studies.runs import Estimate, Run, Runs
+from clbench.report.tables.paired import Rows
+from clbench.studies.runs import Estimate, Run, Runs, untrained, weighed, wrong
 
 
 def level(runs: Runs, weights: Array) -> Estimate:
@@ -22,7 +22,8 @@ def level(runs: Runs, weights: Array) -> Estimate:
     Raises:
         ClbenchError: there is no run, or the runs have other tasks.
     """
-    return _estimate(runs, [_nothing(run.rows) for run in runs], weights, signed=False)
+    _require_tasks(runs)
+    return weighed(runs, [wrong(run.rows) for run in runs], weights)
 
 
 def gain(runs: Runs, weights: Array) -> Estimate:
@@ -31,8 +32,8 @@ def gain(runs: Runs, weights: Array) -> Estimate:
     Raises:
         ClbenchError: as for `level`.
     """
-    before = [dict.fromkeys(run.rows, run.rows[0]) for run in runs]
-    return _estimate(runs, before, weights, signed=True)
+    _require_tasks(runs)
+    return weighed(runs, [untrained(run) for run in runs], weights, signed=True)
 
 
 def difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
@@ -47,7 +48,7 @@ def difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
         ClbenchError: as for `level`, or the two have other seeds or tasks.
     """
     _require_seeds(runs, other)
-    return _estimate(runs, [run.rows for run in other], weights, signed=True)
+    return weighed(runs, [run.rows for run in other], weights, signed=True)
 
 
 def gain_difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
@@ -65,16 +66,7 @@ def gain_difference(runs: Runs, other: Runs, weights: Array) -> Estimate:
     """
     _require_seeds(runs, other)
     against = [_above(run.rows[0], their.rows) for run, their in zip(runs, other, strict=True)]
-    return _estimate(runs, against, weights, signed=True)
-
-
-def _estimate(runs: Runs, against: Sequence[Rows], weights: Array, *, signed: bool) -> Estimate:
-    tasks = _tasks(runs)
-    parts = image_differences([run.rows for run in runs], against, tasks, weights)
-    found = [part for part in parts if part.any()]
-    low, high = bootstrap_interval(found)
-    value = sum(float(part.mean()) for part in found)
-    return Estimate(100 * value, 100 * low, 100 * high, signed=signed)
+    return weighed(runs, against, weights, signed=True)
 
 
 def _above(before: CorrectRow, rows: Rows) -> Any:
@@ -94,16 +86,9 @@ def _above(before: CorrectRow, rows: Rows) -> Any:
 def _require_seeds(runs: Runs, other: Runs) -> None:
     if [run.result.seed for run in runs] != [run.result.seed for run in other]:
         raise ClbenchError("runs to be compared must have the same seeds")
-    _tasks([*runs, *other])
+    _require_tasks([*runs, *other])
 
 
-def _tasks(runs: Sequence[Run]) -> tuple[str, ...]:
-    found = {run.result.benchmark.tasks for run in runs}
-    if len(found) != 1:
+def _require_tasks(runs: Sequence[Run]) -> None:
+    if len({run.result.benchmark.tasks for run in runs}) != 1:
         raise ClbenchError("the cells of a mean must be those of runs with the same tasks")
-    return found.pop()
-
-
-def _nothing(rows: Rows) -> Rows:
-    """Rows in which no image is correct."""
-    return {t: {task: bits & False for task, bits in row.items()} for t, row in rows.items()}

@@ -67,9 +67,7 @@ class Making:
 
     def left(self, study: Study) -> list[Planned]:
         """The runs whose results are not in the folder, or would be others today."""
-        kept = Kept(self.out / RESULTS)
-        planned = self.planned(study)
-        return planned if self.fresh else [one for one in planned if not kept.holds(one)]
+        return self._left(self.planned(study))
 
     def make(self, study: Study, console: Console, *, quiet: bool = False) -> Made:
         """Make what is missing, keep every result, and read all of them.
@@ -82,22 +80,26 @@ class Making:
         Raises:
             ClbenchError: runs that could not be made; the others are kept.
         """
-        kept = Kept(self.out / RESULTS)
-        left = self.left(study)
+        planned = self.planned(study)
+        left = self._left(planned)
         if left and hasattr(study.module, "prepare"):
             study.module.prepare()
-            left = self.left(study)
+            left = self._left(planned)
         if left:
             grid = Grid(left, self.runs_dir, self.wanted)
             made = grid.make(console, fresh=self.fresh, quiet=quiet)
             for settings, _ in left:
                 source = run_path(self.runs_dir, settings) / FILE_NAME
                 if source.is_file() and (result := RunResult.load(source)).status != "partial":
-                    collect([(source, result)], kept.folder)
+                    collect([(source, result)], self.out / RESULTS)
             if made.problems:
                 raise ClbenchError("\n".join(made.problems))
         measured = self._measure(study, console, quiet)
-        return read_study(study, self.out, self.planned(study), measured, quick=self.quick)
+        return read_study(study, self.out, planned, measured, quick=self.quick)
+
+    def _left(self, planned: list[Planned]) -> list[Planned]:
+        kept = Kept(self.out / RESULTS)
+        return planned if self.fresh else [one for one in planned if not kept.holds(one)]
 
     def _measure(self, study: Study, console: Console, quiet: bool) -> dict[str, Any]:
         """What the study measures besides runs."""

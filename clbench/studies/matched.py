@@ -10,7 +10,7 @@ import numpy as np
 
 from clbench.core.results.metrics import Array
 from clbench.report.tables.paired import bootstrap_interval
-from clbench.studies.runs import Estimate, Runs, metric_weights
+from clbench.studies.runs import Estimate, Runs, metric_weights, tenths
 
 Points = Sequence[Runs]
 """Settings along an axis, such as learning rates: the runs of each, one per seed."""
@@ -94,6 +94,30 @@ def common_levels(
     values = [_rising(points, by) for points in axes]
     low, high = max(map(min, values)), min(map(max, values))
     return [low + share * (high - low) for share in shares] if low < high else []
+
+
+def at_equal_learned(points: Points, other: Points, name: str) -> dict[str, str]:
+    """Numbers of an answer: metrics minus those of others, in the middle of what both learned.
+
+    Args:
+        points: settings along an axis.
+        other: those to compare with.
+        name: what the numbers are called: ``=learned NAME``, ``=last NAME``, ...
+
+    Returns:
+        Empty where nothing is common.
+    """
+    found = {}
+    for level in common_levels((points, other), (0.5,)):
+        first, second = (find_crossing(axis, level) for axis in (points, other))
+        if first is None or second is None:
+            continue
+        found[f"=learned {name}"] = tenths(level)
+        for metric in ("transfer", "average", "last"):
+            found[f"={metric} {name}"] = str(first.difference(second, metric))
+        forgetting = first.plain("forgetting") - second.plain("forgetting")
+        found[f"=forgetting {name}"] = tenths(forgetting, signed=True)
+    return found
 
 
 def _rising(points: Points, by: str) -> list[float]:

@@ -6,7 +6,7 @@ import functools
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,10 @@ class Runs(Sequence[Run]):
         numbers = all(isinstance(value, int | float) for value in found)
         return sorted(found) if numbers else found
 
+    def along(self, key: str) -> list[Runs]:
+        """The runs of each value of a setting, in the order of `values`."""
+        return [self.where(**{key.replace(".", "__"): value}) for value in self.values(key)]
+
     def mean(self, metric: str) -> float:
         """A metric of the summary in percent, as the mean over the runs; NaN where undefined."""
         found = [run.result.summary.get(metric) for run in self._require()]
@@ -146,9 +150,7 @@ class Runs(Sequence[Run]):
     def estimate(self, metric: str) -> Estimate:
         """A metric, with an interval over test images."""
         runs = self._require()
-        return _estimate(
-            [run.rows for run in runs], [_wrong(run.rows) for run in runs], runs, metric
-        )
+        return weighed(runs, [wrong(run.rows) for run in runs], _weights(runs, metric))
 
     def gain(self, metric: str) -> Estimate:
         """A metric minus what the untrained model has of it, image by image.
@@ -157,9 +159,8 @@ class Runs(Sequence[Run]):
             ClbenchError: the tasks were not tested before training.
         """
         runs = self._require()
-        before = [_untrained(run) for run in runs]
-        found = _estimate([run.rows for run in runs], before, runs, metric)
-        return replace(found, signed=True)
+        before = [untrained(run) for run in runs]
+        return weighed(runs, before, _weights(runs, metric), signed=True)
 
     def difference(self, other: Runs, metric: str) -> Estimate:
         """This metric minus that of other runs, seed by seed and image by image.
@@ -173,9 +174,9 @@ class Runs(Sequence[Run]):
             raise ClbenchError(
                 "runs to be compared must have one run per seed, and seeds in common"
             )
-        rows, others = [run.rows for run, _ in pairs], [run.rows for _, run in pairs]
-        both = [run for pair in pairs for run in pair]
-        return replace(_estimate(rows, others, both, metric), signed=True)
+        runs, others = [run for run, _ in pairs], [run for _, run in pairs]
+        weights = _weights([*runs, *others], metric)
+        return weighed(runs, [run.rows for run in others], weights, signed=True)
 
     def contributions(self, weights: Array) -> list[Array]:
         """What each test image adds to a metric, averaged over the runs.
@@ -189,7 +190,7 @@ class Runs(Sequence[Run]):
         runs = self._require()
         rows = [run.rows for run in runs]
         tasks = runs[0].result.benchmark.tasks
-        return image_differences(rows, [_wrong(r) for r in rows], tasks, weights)
+        return image_differences(rows, [wrong(r) for r in rows], tasks, weights)
 
     def _require(self) -> tuple[Run, ...]:
         if not self._runs:
@@ -234,27 +235,39 @@ def metric_weights(result: RunResult, metric: str) -> Array:
     return weights[metric]
 
 
-def _estimate(
-    first: Sequence[Rows], second: Sequence[Rows], runs: Sequence[Run], metric: str
+def weighed(
+    runs: Sequence[Run], against: Sequence[Rows], weights: Array, *, signed: bool = False
 ) -> Estimate:
-    """A metric of some rows minus that of others; `runs` are those that both come from."""
-    result = runs[0].result
-    tasks = result.benchmark.tasks
-    weights = metric_weights(result, metric)
+    """A weighted sum of cells minus that of other rows, paired image by image.
+
+    Args:
+        runs: one per seed, with the same tasks.
+        against: rows for each of them.
+        weights: of the cells of rows 1 to T, ``(T, T)``.
+        signed: whether it is a difference.
+    """
+    tasks = runs[0].result.benchmark.tasks
+    parts = image_differences([run.rows for run in runs], against, tasks, weights)
+    found = [part for part in parts if part.any()]
+    low, high = bootstrap_interval(found)
+    value = sum(float(part.mean()) for part in found)
+    return Estimate(100 * value, 100 * low, 100 * high, signed=signed)
+
+
+def _weights(runs: Sequence[Run], metric: str) -> Array:
+    """The weights of a metric, for runs that must have the same tasks."""
+    tasks = runs[0].result.benchmark.tasks
     if any(run.result.benchmark.tasks != tasks for run in runs):
         raise ClbenchError("runs to be compared must have the same tasks in the same order")
-    differences = image_differences(first, second, tasks, weights)
-    low, high = bootstrap_interval(differences)
-    value = sum(float(d.mean()) for d in differences)
-    return Estimate(100 * value, 100 * low, 100 * high)
+    return metric_weights(runs[0].result, metric)
 
 
-def _wrong(rows: Rows) -> Rows:
+def wrong(rows: Rows) -> Rows:
     """Rows in which no image is correct: what a metric is measured against."""
     return {t: {task: np.zeros_like(bits) for task, bits in row.items()} for t, row in rows.items()}
 
 
-def _untrained(run: Run) -> Rows:
+def untrained(run: Run) -> Rows:
     """Rows in which every row is that of the untrained model."""
     if 0 not in run.rows:
         raise ClbenchError(f"{run.file}: the tasks were not tested before training")

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import torch
 
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
-from clbench.datamodules.mini.cache import Arrays, cached
+from clbench.datamodules.mini.cache import Arrays
 from clbench.datamodules.mini.domains import DOMAINS, TASKS
 from clbench.datamodules.mini.filters import Filter, draw_filter
 from clbench.datamodules.mini.render import render_classes
@@ -23,11 +22,11 @@ from clbench.datamodules.mini.sequence import (
     Rendering,
     Sets,
     cache_folder,
+    cached_sets,
     reference_draw,
     require_size,
 )
 from clbench.datamodules.pixels.data_folder import Cache, data_folder
-from clbench.datamodules.pixels.images import ImageTensors
 from clbench.datamodules.sequence import TaskSequence
 
 VERSION: Final = 1
@@ -144,9 +143,4 @@ def _sets(drawn: Drawn, rendering: str, root: Path) -> Sets:
         return arrays
 
     digest = hashlib.sha256(repr((drawn, SIZES)).encode()).hexdigest()[:12]
-    keys = [f"{split}_{part}" for split in SIZES for part in ("images", "labels")]
-    arrays = cached(root, VERSION, f"long-{digest}-{rendering}", keys, render)
-    train_images, train_labels, test_images, test_labels = (
-        torch.from_numpy(arrays[key]) for key in keys
-    )
-    return ImageTensors(train_images, train_labels), ImageTensors(test_images, test_labels)
+    return cached_sets(root, VERSION, f"long-{digest}-{rendering}", render)

@@ -308,8 +308,20 @@ def _domain_sets(domain: str, rendering: str, root: Path) -> Sets:
             )
         return arrays
 
+    return cached_sets(root, VERSION, f"{domain}-{rendering}", render)
+
+
+def cached_sets(root: Path, version: int, name: str, render: Callable[[], Arrays]) -> Sets:
+    """Train and test images from the cache, or as a function renders them.
+
+    Args:
+        root: folder of the cache.
+        version: of the benchmark.
+        name: what the images are called in the cache.
+        render: returns ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
+    """
     keys = [f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")]
-    arrays = cached(root, VERSION, f"{domain}-{rendering}", keys, render)
+    arrays = cached(root, version, name, keys, render)
     train_images, train_labels, test_images, test_labels = (
         torch.from_numpy(arrays[key]) for key in keys
     )

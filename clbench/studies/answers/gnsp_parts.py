@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from clbench.studies.analysis import Row, Table
 from clbench.studies.figures import draw_dots
-from clbench.studies.matched import common_levels, find_crossing
+from clbench.studies.matched import at_equal_learned
 from clbench.studies.runs import Run, Runs, tenths
 
 LR: Final = "train.lr"
@@ -171,21 +171,11 @@ def _cost_numbers(name: str, one: Runs, runs: Runs) -> dict[str, str]:
 
 def _at_equal_learned(runs: Runs, projection: str) -> dict[str, str]:
     """A projection minus that of gradients, with all losses, where both have learned the same."""
-    axes = []
-    for name in (projection, "gradient"):
-        own = runs.where(method__projection=name, method__distillation=1.0, method__alignment=0.75)
-        axes.append([own.where(train__lr=rate) for rate in own.values(LR)])
-    found = {}
-    for level in common_levels(axes, (0.5,)):
-        other, gradient = (find_crossing(points, level) for points in axes)
-        if other is None or gradient is None:
-            continue
-        found[f"=learned {projection}"] = tenths(level)
-        for metric in ("transfer", "average", "last"):
-            found[f"={metric} {projection}"] = str(other.difference(gradient, metric))
-        forgetting = other.plain("forgetting") - gradient.plain("forgetting")
-        found[f"=forgetting {projection}"] = tenths(forgetting, signed=True)
-    return found
+    other, gradient = (
+        runs.where(method__projection=name, method__distillation=1.0, method__alignment=0.75)
+        for name in (projection, "gradient")
+    )
+    return at_equal_learned(other.along(LR), gradient.along(LR), projection)
 
 
 def _measured_numbers(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, str]:

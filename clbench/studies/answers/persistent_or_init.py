@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from clbench.studies.analysis import Row, Table
 from clbench.studies.figures import Curve, Panel, draw_curves
-from clbench.studies.matched import common_levels, find_crossing
+from clbench.studies.matched import at_equal_learned
 from clbench.studies.runs import Runs, tenths
 
 LR: Final = "train.lr"
@@ -91,21 +91,8 @@ def numbers(runs: Runs) -> Mapping[str, str]:
 
 def _at_equal_learned(runs: Runs, key: str) -> dict[str, str]:
     """A variant minus M alone in the middle of what both learned; empty if nothing is common."""
-    axes = [
-        [own.where(train__lr=rate) for rate in own.values(LR)]
-        for own in (runs.where(**VARIANTS[name][1]) for name in (key, "m"))
-    ]
-    found = {}
-    for level in common_levels(axes, (0.5,)):
-        other, frozen = (find_crossing(points, level) for points in axes)
-        if other is None or frozen is None:
-            continue
-        found[f"=learned {key}"] = tenths(level)
-        for metric in ("transfer", "average", "last"):
-            found[f"={metric} {key}"] = str(other.difference(frozen, metric))
-        forgetting = other.plain("forgetting") - frozen.plain("forgetting")
-        found[f"=forgetting {key}"] = tenths(forgetting, signed=True)
-    return found
+    variant, frozen = (runs.where(**VARIANTS[name][1]) for name in (key, "m"))
+    return at_equal_learned(variant.along(LR), frozen.along(LR), key)
 
 
 def _settings() -> list[tuple[str, dict[str, Any]]]:
