@@ -126,7 +126,7 @@ def _of_best_rates(axes: Mapping[str, list[Runs]]) -> dict[str, str]:
 def _axes(runs: Runs) -> dict[str, list[Runs]]:
     """For each space its runs by learning rate."""
     return {
-        space: [own.where(train__lr=rate) for rate in own.values(LR)]
+        space: own.along(LR)
         for space in runs.values("method.space")
         if (own := runs.where(method__space=space))
     }
