@@ -409,6 +409,9 @@ def _show_zero_shot_check(result: RunResult) -> None:
     published = registry.benchmark(result.config["benchmark"]["name"]).results.get("zero_shot")
     if published is not None and result.method.name == "zeroshot":
         console().print(zero_shot_check(result, published))
+    if result.status != "quick":
+        first = {name: record.first for name, record in result.probes.items()}
+        runs.show_probe_check(first, result.backbone)
 
 
 def main() -> None:

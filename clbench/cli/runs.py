@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -27,6 +27,9 @@ from clbench.cli.options import (
     settings_of,
 )
 from clbench.core.errors import ClbenchError
+
+if TYPE_CHECKING:
+    from clbench.core.results.result import BackboneRecord
 
 TrustCode = Annotated[
     bool,
@@ -188,6 +191,8 @@ def evaluate(  # noqa: PLR0913 - arguments are the options of a command
     table.add_row(Text("mean", style="bold"), "", f"{100 * evaluation.mean:.2f} %")
     console().print(table)
     _show_probes(evaluation.probes)
+    if after is None and not evaluation.quick:
+        show_probe_check(evaluation.probes, evaluation.backbone)
     if out is not None:
         say(f"row {evaluation.after!r} of {out}")
 
@@ -201,3 +206,14 @@ def _show_probes(probes: Mapping[str, Mapping[str, float | None]]) -> None:
             if value is not None and "/" not in measure:
                 table.add_row(Text(measure), f"{value:.4g}")
         console().print(table)
+
+
+def show_probe_check(
+    probes: Mapping[str, Mapping[str, float | None]], backbone: BackboneRecord
+) -> None:
+    """Print what probes found before training beside the published numbers, if there are any."""
+    from clbench.report.papers.published import papers
+    from clbench.report.papers.zero_shot_check import probe_check
+
+    if (check := probe_check(probes, backbone, papers()["probes"])) is not None:
+        console().print(check)

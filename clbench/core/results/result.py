@@ -255,6 +255,11 @@ class ProbeRecord(Record):
         """The values without details, as tables and figures show them."""
         return {name: row for name, row in self.values.items() if "/" not in name}
 
+    @property
+    def first(self) -> dict[str, float | None]:
+        """The same before training."""
+        return {name: row[0] for name, row in self.main.items()}
+
 
 class RunResult(Record):
     """One method on one benchmark with one seed.

@@ -1,4 +1,4 @@
-"""The first check of a new set-up: zero-shot accuracies beside the published ones."""
+"""The first check of a new set-up: the untrained model beside the published numbers."""
 
 from __future__ import annotations
 
@@ -10,30 +10,33 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import BackboneRecord, RunResult
 from clbench.core.task import Setting
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One task's published and measured accuracy, in percent.
+    """A published number and a measured one, in percent.
 
     Attributes:
-        task: its name.
-        published: as printed, with one decimal.
+        name: of a task, or of what a probe measures.
+        published: as printed.
         measured: by this run.
         tolerance: largest difference, after rounding, that counts as agreement.
+        decimals: with which it was printed.
     """
 
-    task: str
+    name: str
     published: float
     measured: float
     tolerance: float
+    decimals: int = 1
 
     @property
     def difference(self) -> float:
-        """Measured minus published, as printed: both with one decimal."""
-        return round(round(self.measured, 1) - self.published, 1)
+        """Measured minus published, both rounded as printed."""
+        rounded = round(self.measured, self.decimals)
+        return round(rounded - self.published, self.decimals)
 
     @property
     def agrees(self) -> bool:
@@ -59,14 +62,30 @@ def comparisons(result: RunResult, published: Mapping[str, Any]) -> list[Compari
     return found
 
 
+def probe_comparisons(
+    probes: Mapping[str, Mapping[str, float | None]], published: Mapping[str, Any]
+) -> list[Comparison]:
+    """What probes found before training beside the published numbers, where there are both.
+
+    Args:
+        probes: per probe, what it measured, as fractions.
+        published: ``probes`` of ``papers.yaml``.
+    """
+    return [
+        Comparison(f"{probe}: {name}", number, 100 * value, published["tolerance"][probe], 2)
+        for probe, numbers in published["values"].items()
+        for name, number in numbers.items()
+        if (value := probes.get(probe, {}).get(name)) is not None
+    ]
+
+
 def not_comparable(result: RunResult, published: Mapping[str, Any]) -> str | None:
     """Why a run is not comparable with the published accuracies; None if it is."""
     backbone = published["backbone"]
-    measured = {"model": result.backbone.model, "weights": result.backbone.weights}
-    if measured != backbone:
+    if not _is(result.backbone, backbone):
         return (
             f"the published accuracies are those of {backbone['model']} ({backbone['weights']}), "
-            f"this run used {measured['model']} ({measured['weights']})"
+            f"this run used {result.backbone.model} ({result.backbone.weights})"
         )
     if result.status == "quick":
         return "a smoke run tests few images"
@@ -85,22 +104,50 @@ def zero_shot_check(result: RunResult, published: Mapping[str, Any]) -> Renderab
     """
     if reason := not_comparable(result, published):
         return Text(f"zero-shot check: not comparable ({reason})")
-    rows = comparisons(result, published)
-    table = Table("task", title="Zero-shot check, percent", title_justify="left")
+    return _check("zero-shot check", "task", comparisons(result, published), published["source"])
+
+
+def probe_check(
+    probes: Mapping[str, Mapping[str, float | None]],
+    backbone: BackboneRecord,
+    published: Mapping[str, Any],
+) -> RenderableType | None:
+    """The same for what probes found before training.
+
+    Args:
+        probes: per probe, what it measured, as fractions; of no smoke run.
+        backbone: of which model.
+        published: ``probes`` of ``papers.yaml``.
+
+    Returns:
+        None where nothing was published of this model that these probes measure.
+    """
+    rows = probe_comparisons(probes, published) if _is(backbone, published["backbone"]) else []
+    return _check("probe check", "measure", rows, published["source"]) if rows else None
+
+
+def _is(backbone: BackboneRecord, published: Mapping[str, str]) -> bool:
+    return {"model": backbone.model, "weights": backbone.weights} == published
+
+
+def _check(title: str, what: str, rows: list[Comparison], source: str) -> RenderableType:
+    table = Table(what, title=f"{title.capitalize()}, percent", title_justify="left")
     for heading in ("published", "measured", "difference", "allowed", ""):
         table.add_column(heading, justify="right")
     for row in rows:
-        numbers = (f"{row.published:.1f}", f"{row.measured:.1f}", f"{row.difference:+.1f}")
+        digits = f".{row.decimals}f"
+        numbers = (f"{row.published:{digits}}", f"{row.measured:{digits}}")
         verdict = "ok" if row.agrees else "DIFFERS"
-        table.add_row(row.task, *numbers, f"{row.tolerance:.1f}", verdict)
-    return Group(table, Text(_verdict(rows, str(published["source"])), style="bold"))
+        difference = f"{row.difference:+{digits}}"
+        table.add_row(row.name, *numbers, difference, f"{row.tolerance:.1f}", verdict)
+    return Group(table, Text(_verdict(title, rows, source), style="bold"))
 
 
-def _verdict(rows: list[Comparison], source: str) -> str:
-    differing = [row.task for row in rows if not row.agrees]
+def _verdict(title: str, rows: list[Comparison], source: str) -> str:
+    differing = [row.name for row in rows if not row.agrees]
     if not differing:
-        return f"zero-shot check passed: all {len(rows)} accuracies agree with {source}"
+        return f"{title} passed: all {len(rows)} numbers agree with {source}"
     return (
-        f"zero-shot check FAILED for {', '.join(differing)}: look at the weights, the test images "
-        f"and the class names of these data sets before trusting other numbers ({source})"
+        f"{title} FAILED for {', '.join(differing)}: look at the weights, the test images and the "
+        f"texts of these before trusting other numbers ({source})"
     )

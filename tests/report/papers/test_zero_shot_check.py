@@ -6,9 +6,11 @@ import pytest
 from rich.console import Console
 
 from clbench import registry
+from clbench.core.results.result import BackboneRecord
 from clbench.core.task import Setting
 from clbench.datamodules.catalogue.catalogue import CATALOG
-from clbench.report.papers.zero_shot_check import comparisons, zero_shot_check
+from clbench.report.papers.published import papers
+from clbench.report.papers.zero_shot_check import comparisons, probe_check, zero_shot_check
 from tests.made_up import make_result
 
 # Row 0 of a made-up result is 20, 30 and 40 percent.
@@ -29,12 +31,12 @@ def printed(result: Any, published: dict[str, Any]) -> str:
 
 def test_measured_stands_beside_published() -> None:
     rows = comparisons(make_result(), PUBLISHED)
-    assert [(r.task, r.difference, r.agrees) for r in rows] == [
+    assert [(r.name, r.difference, r.agrees) for r in rows] == [
         ("arrows", -0.1, True),
         ("clocks", 0.2, True),
     ]
     text = printed(make_result(), PUBLISHED)
-    assert "zero-shot check passed: all 2 accuracies agree with a paper" in text
+    assert "zero-shot check passed: all 2 numbers agree with a paper" in text
     for number in ("20.1", "20.0", "-0.1", "29.8", "30.0", "+0.2"):
         assert number in text
 
@@ -79,3 +81,46 @@ def test_the_recipe_of_mtil_covers_every_data_set() -> None:
     assert published["tolerance"] == {"default": 0.1, "SUN397": 0.5}
     mean = sum(published["accuracy"].values()) / 11
     assert round(mean, 1) == 65.3  # as published
+
+
+# What CLIP_benchmark prints of this model.
+OPENAI = {
+    "general": {
+        "mean": 0.6122,
+        "imagenet": 0.6834,
+        "imagenet-v2": 0.6188,
+        "imagenet-r": 0.7767,
+        "imagenet-a": 0.5007,
+        "imagenet-sketch": 0.4814,
+    },
+    "retrieval": {"flickr30k_t2i_r1": 0.6, "flickr30k_t2i_r5": 0.8554, "coco_i2t_r5": 0.7682},
+}
+
+
+def probed(values: dict[str, Any], weights: str = "openai") -> str | None:
+    backbone = BackboneRecord(model="ViT-B-16", weights=weights, fingerprint="f1")
+    check = probe_check(values, backbone, papers()["probes"])
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(check)
+    return None if check is None else capture.get()
+
+
+def test_probes_of_the_untrained_model_stand_beside_published_numbers() -> None:
+    text = probed(OPENAI)
+    assert text is not None
+    assert "probe check passed: all 7 numbers agree with CLIP_benchmark" in text
+    for number in ("68.35", "68.34", "-0.01", "85.54"):
+        assert number in text
+
+
+def test_a_probe_that_differs_is_named() -> None:
+    low = {**OPENAI, "retrieval": {"flickr30k_t2i_r5": 0.8514}}
+    text = probed(low)
+    assert text is not None
+    assert "probe check FAILED for retrieval: flickr30k_t2i_r5:" in text
+
+
+def test_other_models_and_other_probes_have_no_published_numbers() -> None:
+    assert probed(OPENAI, weights="laion2b") is None
+    assert probed({"gap": {"gap": 0.8}, "general": {"dots": 0.5}}) is None
