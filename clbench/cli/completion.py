@@ -109,6 +109,11 @@ def data_sets(incomplete: str) -> list[str]:
     return _starting([*families, "domainnet", "mini", *CATALOG, *OTHERS], incomplete)
 
 
+def listed_data(incomplete: str) -> list[str]:
+    """What `clbench data list` takes besides."""
+    return sorted([*data_sets(incomplete), *_starting(["probes"], incomplete)])
+
+
 def runs(incomplete: str) -> list[str]:
     """Run directories and collected result files: those in ``runs``, or where the text leads to."""
     folder, slash, beginning = incomplete.rpartition("/")

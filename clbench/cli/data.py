@@ -35,6 +35,14 @@ Benchmark = Annotated[
         autocompletion=completion.data_sets,
     ),
 ]
+Listed = Annotated[
+    str,
+    typer.Argument(
+        help="mtil, xtail, cifar100, ... (or a variant of them), a data set, probes (the images "
+        "and captions that probes look at), or all.",
+        autocompletion=completion.listed_data,
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option("--root", help="Folder of the data sets.", show_default="the cache folder"),
@@ -52,6 +60,7 @@ def data_sets(benchmark: str) -> list[str]:
         ClbenchError: unknown name.
     """
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS
+    from clbench.datamodules.probing.survey import PROBES
 
     by_name = {name.lower(): name for name in (*CATALOG, *OTHERS)}
     name = benchmark.lower()
@@ -71,6 +80,11 @@ def data_sets(benchmark: str) -> list[str]:
     for family, found in families.items():
         if name == family or name.startswith(f"{family}-"):
             return found
+    if name == PROBES:
+        raise ClbenchError(
+            "what probes look at has to be put in place by hand; `clbench data list probes` says "
+            "where, and a run with such a probe reads and hashes every image"
+        )
     raise unknown_name("benchmark or data set", benchmark, [*families, *CATALOG, *OTHERS])
 
 
@@ -86,14 +100,19 @@ def data_root(root: Path | None) -> Path:
     return (root or user_cache() / "data").expanduser()
 
 
-@data_app.command("list", epilog="Example: clbench data list mtil")
+@data_app.command("list", epilog="Examples: clbench data list mtil | clbench data list probes")
 @command
-def list_data(benchmark: Benchmark = "all", root: Root = None) -> None:
+def list_data(benchmark: Listed = "all", root: Root = None) -> None:
     """Show which data sets are present, in whose layout, and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
+    from clbench.datamodules.probing.survey import PROBES, survey_probes
 
-    folder = data_root(root)
-    _show(survey(data_sets(benchmark), folder, splits_of(benchmark)), folder)
+    folder, states = data_root(root), []
+    if benchmark.lower() != PROBES:
+        states = survey(data_sets(benchmark), folder, splits_of(benchmark))
+    if benchmark.lower() in (PROBES, "all"):
+        states += survey_probes(folder)
+    _show(states, folder)
 
 
 @data_app.command("prepare", epilog="Example: clbench data prepare mtil --root /data")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clbench import config
+from clbench import config, registry
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
@@ -41,21 +41,26 @@ def sweep(
             of ``orders`` (``benchmark.order``), and ``grid``, which maps dotted keys to lists of
             values, or is a list of such mappings; each may have the keys ``methods`` and ``seeds``,
             with those that it holds for.
-        methods: see `plan`.
-        seeds: see `plan`.
+        methods: see `plan`; of a mapping that names its own, those that are among these.
+        seeds: see `plan`; the same holds.
         overrides: dotted keys to values, for every run.
         quick: smoke runs.
 
     Raises:
-        ClbenchError: all problems of all runs.
+        ClbenchError: all problems of all runs, or no run is left.
     """
     rest = dict(tree)
     found = {key: rest.pop(key, None) for key in AXES}
     lists = [_listed(key, found[key]) for key in AXES[:3]]
     planned: list[Planned] = []
     problems: dict[str, None] = {}
+    for name in [] if methods is None or isinstance(methods, str) else methods:
+        registry.method(name)  # one that no mapping names would not be looked at below
     for block, benchmark, backbone, order in itertools.product(_blocks(found["grid"]), *lists):
         axes = {key: values for key, values in block.items() if key not in ("methods", "seeds")}
+        of_methods, of_seeds = _chosen(block, "methods", methods), _chosen(block, "seeds", seeds)
+        if [] in (of_methods, of_seeds):
+            continue
         for point in _points(axes):
             given = {
                 **({} if backbone is None else config.backbone_settings(backbone)),
@@ -66,8 +71,8 @@ def sweep(
             try:
                 planned += plan(
                     benchmark,
-                    block.get("methods", methods),
-                    block.get("seeds", seeds),
+                    of_methods,
+                    of_seeds,
                     config_file=rest,
                     overrides=given,
                     quick=quick,
@@ -76,6 +81,8 @@ def sweep(
                 problems |= dict.fromkeys(str(error).splitlines())
     if problems:
         raise ClbenchError("\n".join(problems))
+    if not planned:
+        raise ClbenchError("no run of the grid has the methods and seeds asked for")
     return planned
 
 
@@ -219,6 +226,14 @@ def _blocks(grid: Any) -> list[dict[str, Any]]:
                 "be a list of such mappings"
             )
     return [dict(block) for block in blocks]
+
+
+def _chosen(block: Mapping[str, Any], key: str, asked: Any) -> Any:
+    """Methods or seeds of a mapping: its own of those asked for, or these if it has none."""
+    own = block.get(key)
+    if own is None:
+        return asked
+    return own if asked in (None, "all") else [value for value in own if value in asked]
 
 
 def _points(block: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -117,14 +117,26 @@ def _only(imagenet: GeneralSet, known: NDArray[np.int64], places: list[int]) -> 
     return Decoded(images.file, kept, np.searchsorted(np.array(places), labels[kept]))
 
 
-def what_to_put_where(root: Path) -> str:
-    """Where each variant is looked for, one line each."""
-    lines = []
+def put_where(root: Path) -> dict[str, str]:
+    """Where each variant is looked for, and where it comes from."""
+    found = {}
     for name, variant in VARIANTS.items():
         inner = "0 to 999" if variant.numbered else "WordNet id"
         place = f"{root / variant.folders[0]}/<{inner}>/*.jpg"
-        lines.append(f"  {name}: {place} ({variant.images} images, {variant.page})")
-    return "\n".join(lines)
+        found[name] = f"{place} ({variant.images} images, {variant.page})"
+    return found
+
+
+def locate(name: str, root: Path) -> Path | None:
+    """The folder of a variant; None if there is none.
+
+    Raises:
+        ClbenchError: it is incomplete or holds something else.
+    """
+    folder = _folder(name, root)
+    if folder is not None:
+        _read(name, root)
+    return folder
 
 
 def imagenet_classes(first_id: int) -> ClassTexts:

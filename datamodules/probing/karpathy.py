@@ -98,16 +98,26 @@ def captioned_sets(
     return tuple(sets)
 
 
-def what_to_put_where(root: Path) -> str:
-    """Where each data set is looked for, one line each."""
-    lines = []
+def put_where(root: Path) -> dict[str, str]:
+    """Where each data set is looked for, and where it comes from."""
+    found = {}
     for name, known in COLLECTIONS.items():
         images = "val2014/*.jpg" if name == "coco" else f"{known.folders[0]}/*.jpg"
         folder = root / name
-        lines.append(
-            f"  {name}: {folder / known.file} (from {PAGE}) and {folder / images} ({known.page})"
-        )
-    return "\n".join(lines)
+        found[name] = f"{folder / known.file} (from {PAGE}) and {folder / images} ({known.page})"
+    return found
+
+
+def locate(name: str, root: Path) -> Path | None:
+    """Karpathy's file of a data set whose test images are there; None if there is no such file.
+
+    Raises:
+        ClbenchError: the file is damaged, or images are missing.
+    """
+    file = _file(name, root)
+    if file is not None:
+        _read(name, root, file)
+    return file
 
 
 def _file(name: str, root: Path) -> Path | None:

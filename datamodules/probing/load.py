@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from clbench.core.errors import ClbenchError
@@ -62,12 +62,12 @@ def probe_data(
     if "general" in needs and not general:
         raise ClbenchError(
             "the probe general needs images that no task trains, and none are there; any of these "
-            f"will do:\n{imagenet.what_to_put_where(root)}"
+            f"will do:\n{_lines(imagenet.put_where(root))}"
         )
     if "captioned" in needs and not captioned:
         raise ClbenchError(
             "the probe retrieval needs images with captions, and none are there; any of these will "
-            f"do:\n{karpathy.what_to_put_where(root)}"
+            f"do:\n{_lines(karpathy.put_where(root))}"
         )
     return ProbeData(
         general,
@@ -77,3 +77,7 @@ def probe_data(
             "captioned": {one.name: mini.captions_digest(one) for one in captioned},
         },
     )
+
+
+def _lines(put_where: Mapping[str, str]) -> str:
+    return "\n".join(f"  {name}: {place}" for name, place in put_where.items())

@@ -52,6 +52,26 @@ def test_a_grid_may_hold_for_some_methods_only() -> None:
     ]  # fmt: skip
 
 
+def test_of_methods_and_seeds_of_a_grid_only_those_asked_for_are_planned() -> None:
+    text = """
+    methods: all
+    grid:
+      - {methods: [nusa, lora], seeds: [0, 1], method.rank: [4]}
+      - {methods: [milora], seeds: [0], method.rank: [6]}
+      - {seeds: [2], method.rank: [8]}
+    """
+    assert [run[::2] for run in planned(text, methods=["lora"], seeds=[1, 2])] == [
+        ("lora", 1), ("lora", 2),
+    ]  # fmt: skip
+    assert [run[::3] for run in planned(text, methods="all", seeds=[0])] == [
+        ("nusa", 4), ("lora", 4), ("milora", 6),
+    ]  # fmt: skip
+    with pytest.raises(ClbenchError, match="no run of the grid has the methods and seeds"):
+        planned(text, seeds=[7])
+    with pytest.raises(ClbenchError, match="did you mean 'nusa'"):
+        planned("grid: [{methods: [nusa], method.rank: [4]}]", methods=["nusa", "nuss"])
+
+
 def test_orders_and_backbones_are_axes() -> None:
     tree = {
         "benchmarks": ["mtil-5shot"],

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from clbench.cli.data import data_app
 from clbench.core.errors import ClbenchError
 from clbench.core.probe import GeneralSet
 from clbench.datamodules.pixels.data_folder import Cache
@@ -115,3 +117,23 @@ def test_what_is_only_wanted_may_be_missing(tmp_path: Path) -> None:
         (), {"general"}, embedded=False, image_size=32, data_root=str(tmp_path), cache_root=None
     )
     assert data.general == ()
+
+
+def test_data_list_says_which_sets_of_probes_are_there(root: Path) -> None:
+    shade = root / "imagenet-a" / next(iter(IDS.values()))
+    write(shade / "a.jpg", 10)
+    shown = CliRunner().invoke(data_app, ["list", "probes", "--root", str(root)])
+    lines = {line.split()[0]: line for line in shown.stdout.splitlines()}
+    assert f"present: {root / 'imagenet-r'}" in lines["imagenet-r"]
+    assert "incomplete: imagenet-a in" in lines["imagenet-a"]
+    assert "has 1 images of 1 classes, not 7500 of 200" in lines["imagenet-a"]
+    sketches = f"{root / 'imagenet-sketch'}/<WordNet id>/*.jpg"
+    assert lines["imagenet-sketch"].split(maxsplit=1)[1].startswith("missing")
+    assert sketches in lines["imagenet-sketch"]
+    assert "dataset_coco.json" in lines["coco"]
+
+
+def test_what_probes_look_at_is_not_downloaded(root: Path) -> None:
+    refused = CliRunner().invoke(data_app, ["prepare", "probes", "--root", str(root)])
+    assert refused.exit_code == 2
+    assert "by hand; `clbench data list probes` says where" in refused.stderr

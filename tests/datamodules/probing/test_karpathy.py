@@ -17,6 +17,7 @@ from clbench.datamodules.pixels.data_folder import Cache
 from clbench.datamodules.probing import karpathy
 from clbench.datamodules.probing.karpathy import captioned_sets
 from clbench.datamodules.probing.load import probe_data
+from clbench.datamodules.probing.survey import survey_probes
 
 
 def entry(number: int, split: str, captions: int = 5, **own: Any) -> dict[str, Any]:
@@ -146,3 +147,13 @@ def test_the_digest_changes_with_captions_and_images(root: Path) -> None:
     after = digests()
     assert after["flickr30k"] == before["flickr30k"]
     assert after["coco"] != before["coco"]
+
+
+def test_images_that_are_missing_are_seen_without_opening_any(root: Path) -> None:
+    states = {state.name: state for state in survey_probes(root)}
+    assert (states["flickr30k"].status, states["flickr30k"].todo) == ("present", "")
+    assert states["imagenet"].status == "missing"
+    next((root / "flickr30k").rglob("1009434119.jpg")).unlink()
+    states = {state.name: state for state in survey_probes(root)}
+    assert states["flickr30k"].status == "incomplete"
+    assert "1009434119.jpg" in states["flickr30k"].detail
