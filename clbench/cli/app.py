@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +38,8 @@ from clbench.engine.process.environment import follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
+    from clbench.report.tables.against import Against
+    from clbench.report.tables.comparison import Comparison, RunFiles
 
 RUNS, RESULTS, NAMES = "Train and test", "Results", "Methods, benchmarks, data"
 """Headings of the commands in ``clbench --help``."""
@@ -129,7 +132,8 @@ def run(
 @app.command(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench report runs/mini --out tables | "
-    "clbench report runs/mini --compare nusa,lora | clbench report runs/mtil --published | "
+    "clbench report runs/mini --compare nusa,lora --compare all,finetune | "
+    "clbench report runs/mtil --published | "
     "clbench report runs/mini --out tables --figures --html | "
     "clbench report runs/mtil --columns transfer,last --sort last --label nusa=Ours | "
     "clbench report runs/mtil --out tables --figures --methods nusa,zscl --preset paper | "
@@ -147,10 +151,11 @@ def report(
     ],
     out: Annotated[Path | None, typer.Option(help="Write the tables into this folder.")] = None,
     compare: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Two comma-separated methods: their differences on the same test images and "
-            "seeds, with confidence intervals and tests.",
+            help="Two methods with a comma between: their differences on the same test images and "
+            "seeds, with confidence intervals and tests. all,METHOD: those of all methods to one, "
+            "and the ranks that follow. Repeatable.",
             autocompletion=completion.method_list,
         ),
     ] = None,
@@ -175,7 +180,6 @@ def report(
     from clbench import api
     from clbench.naming import labelled, names_among
     from clbench.report.console import comparisons_console, foreign_console, published_console
-    from clbench.report.tables.comparison import compare_methods
     from clbench.report.tables.foreign import read_foreign
     from clbench.report.tables.grid import make_view
     from clbench.report.write import write_report
@@ -191,7 +195,7 @@ def report(
     found = list(zip([path for path, _ in found], results, strict=True))
     chosen = names_among(methods, results)
     view = make_view(chosen, columns, sort, preset)
-    comparisons = [] if compare is None else compare_methods(found, *_two_methods(compare))
+    comparisons = [c for text in compare or [] for c in _compared(found, text)]
     deviation = api.recipe_deviation if published else None
     if results:
         show_results(results, view=view)
@@ -395,11 +399,18 @@ app.command(
 )(runs.evaluate)
 
 
-def _two_methods(text: str) -> tuple[str, str]:
+def _compared(found: RunFiles, text: str) -> Sequence[Comparison | Against]:
+    """What ``--compare`` asks for."""
+    from clbench.report.tables.against import against
+    from clbench.report.tables.comparison import compare_methods
+
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names):
-        raise ClbenchError(f"--compare {text!r}: expected two methods, e.g. nusa,lora")
-    return names[0], names[1]
+        raise ClbenchError(
+            f"--compare {text!r}: expected two methods, e.g. nusa,lora, or all,finetune"
+        )
+    first, second = names
+    return against(found, second) if first == "all" else compare_methods(found, first, second)
 
 
 def _show_zero_shot_check(result: RunResult) -> None:

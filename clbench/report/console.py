@@ -18,7 +18,8 @@ from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import BEST, SECOND, Grid
 from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
 from clbench.report.probed.tables import probe_grid, probe_table, probes_of
-from clbench.report.tables.comparison import Comparison, comparison_grid
+from clbench.report.tables.against import Against
+from clbench.report.tables.comparison import Comparison
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.grid import CONSOLE_KEYS, WHOLE, View, percent, summary_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
@@ -89,11 +90,11 @@ class ConsoleReport:
             yield to_rich(side_by_side_grid(table))
 
 
-def comparisons_console(comparisons: Iterable[Comparison]) -> Group:
-    """Comparisons of two methods, to be printed."""
+def comparisons_console(comparisons: Iterable[Comparison | Against]) -> Group:
+    """Comparisons of methods, to be printed."""
     parts: list[RenderableType] = []
     for comparison in comparisons:
-        parts += [Text(comparison.title, style="bold"), to_rich(comparison_grid(comparison))]
+        parts += [Text(comparison.title, style="bold"), to_rich(comparison.grid())]
         parts += [Text(line, style="dim") for line in (*comparison.notes, "")]
     return Group(*parts)
 

@@ -10,6 +10,7 @@ from clbench.core.files import write_atomic
 from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
 from clbench.report.formats.render import to_markdown
+from clbench.report.tables.against import Against
 from clbench.report.tables.collection import (
     group_tables,
     spanning_tables,
@@ -27,7 +28,7 @@ def write_report(
     results: Iterable[RunResult],
     out: Path,
     *,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[Comparison | Against] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,
@@ -42,7 +43,7 @@ def write_report(
     Args:
         results: runs of any benchmarks.
         out: folder, created if missing.
-        comparisons: of two methods each, to be written beside the tables of their group.
+        comparisons: of two methods, or of all with one, written beside the tables of their group.
         deviation: if given, published numbers are put beside the measured ones; says in which
             way a run was not made with its recipe.
         foreign: matrices from elsewhere, to be put beside the runs with the same tasks.
@@ -66,7 +67,7 @@ def write_report(
 def report_files(
     results: Iterable[RunResult],
     *,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[Comparison | Against] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,

@@ -9,7 +9,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.results.metrics import Array
 from clbench.report.tables.paired import Rows
-from clbench.studies.runs import Estimate, Run, Runs, untrained, weighed, wrong
+from clbench.studies.runs import Estimate, Run, Runs, untrained, weighed
 
 
 def level(runs: Runs, weights: Array) -> Estimate:
@@ -23,7 +23,7 @@ def level(runs: Runs, weights: Array) -> Estimate:
         ClbenchError: there is no run, or the runs have other tasks.
     """
     _require_tasks(runs)
-    return weighed(runs, [wrong(run.rows) for run in runs], weights)
+    return weighed(runs, None, weights)
 
 
 def gain(runs: Runs, weights: Array) -> Estimate:

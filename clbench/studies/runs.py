@@ -20,6 +20,7 @@ from clbench.report.tables.paired import (
     Rows,
     bootstrap_interval,
     cell_weights,
+    image_contributions,
     image_differences,
 )
 
@@ -150,7 +151,7 @@ class Runs(Sequence[Run]):
     def estimate(self, metric: str) -> Estimate:
         """A metric, with an interval over test images."""
         runs = self._require()
-        return weighed(runs, [wrong(run.rows) for run in runs], _weights(runs, metric))
+        return weighed(runs, None, _weights(runs, metric))
 
     def gain(self, metric: str) -> Estimate:
         """A metric minus what the untrained model has of it, image by image.
@@ -190,7 +191,7 @@ class Runs(Sequence[Run]):
         runs = self._require()
         rows = [run.rows for run in runs]
         tasks = runs[0].result.benchmark.tasks
-        return image_differences(rows, [wrong(r) for r in rows], tasks, weights)
+        return image_contributions(rows, tasks, weights)
 
     def _require(self) -> tuple[Run, ...]:
         if not self._runs:
@@ -221,33 +222,28 @@ def metric_weights(result: RunResult, metric: str) -> Array:
     Raises:
         ClbenchError: the benchmark does not define the metric, or it is not linear.
     """
-    counts = result.accuracy.counts
-    weights = cell_weights(result.benchmark.setting, counts)
-    size = len(counts)
-    weights["learned"] = np.eye(size) / size
-    if size > 1:
-        change = -np.eye(size)
-        change[-1] += 1
-        change[:, -1] = 0
-        weights["backward_transfer"] = change / (size - 1)
+    weights = cell_weights(result.benchmark.setting, result.accuracy.counts)
     if metric not in weights:
         raise ClbenchError(f"there is no interval for {metric!r}: one of {', '.join(weights)}")
     return weights[metric]
 
 
 def weighed(
-    runs: Sequence[Run], against: Sequence[Rows], weights: Array, *, signed: bool = False
+    runs: Sequence[Run], against: Sequence[Rows] | None, weights: Array, *, signed: bool = False
 ) -> Estimate:
-    """A weighted sum of cells minus that of other rows, paired image by image.
+    """A weighted sum of cells, or what it is more than that of other rows, image by image.
 
     Args:
         runs: one per seed, with the same tasks.
-        against: rows for each of them.
+        against: other rows for each of them.
         weights: of the cells of rows 1 to T, ``(T, T)``.
         signed: whether it is a difference.
     """
-    tasks = runs[0].result.benchmark.tasks
-    parts = image_differences([run.rows for run in runs], against, tasks, weights)
+    tasks, rows = runs[0].result.benchmark.tasks, [run.rows for run in runs]
+    if against is None:
+        parts = image_contributions(rows, tasks, weights)
+    else:
+        parts = image_differences(rows, against, tasks, weights)
     found = [part for part in parts if part.any()]
     low, high = bootstrap_interval(found)
     value = sum(float(part.mean()) for part in found)
@@ -260,11 +256,6 @@ def _weights(runs: Sequence[Run], metric: str) -> Array:
     if any(run.result.benchmark.tasks != tasks for run in runs):
         raise ClbenchError("runs to be compared must have the same tasks in the same order")
     return metric_weights(runs[0].result, metric)
-
-
-def wrong(rows: Rows) -> Rows:
-    """Rows in which no image is correct: what a metric is measured against."""
-    return {t: {task: np.zeros_like(bits) for task, bits in row.items()} for t, row in rows.items()}
 
 
 def untrained(run: Run) -> Rows:

@@ -9,7 +9,9 @@ from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.documents import TableDocument
 
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "min": 60.0, "h": 3600.0}
-_NUMBER = re.compile(r"([+-]?\d+(?:\.\d+)?)(?: ± \S+)?(?: (k|M|G|min|h)?(?:B|s)?)?$")
+_NUMBER = re.compile(
+    r"([+-]?\d+(?:\.\d+)?)(?: ± \S+| \[[^]]+\]|–\d+)?(?: (k|M|G|min|h)?(?:B|s)?)?$"
+)
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,12 @@ def page_table(document: TableDocument) -> PageTable:
 
 
 def sort_value(text: str) -> float | None:
-    """The number of a printed value; None if it is not a single number with a unit.
+    """The number of a printed value, the first of a range; None if it is no number with a unit.
 
     >>> sort_value("84.6 ± 0.3"), sort_value("1.5 min"), sort_value("10.4 MB"), sort_value("+1.2")
     (84.6, 90.0, 10400000.0, 1.2)
+    >>> sort_value("-0.3 [-1.2, +0.6]"), sort_value("4–9")
+    (-0.3, 4.0)
     >>> sort_value("within tolerance") is None
     True
     """

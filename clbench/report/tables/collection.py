@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 from clbench.core.task import Setting
 from clbench.report.probed.tables import probe_documents
-from clbench.report.tables.comparison import Comparison, comparison_grid
+from clbench.report.tables.against import Against
+from clbench.report.tables.comparison import Comparison
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import per_task_table, per_task_values
 from clbench.report.tables.grid import WHOLE, View, per_task_grid, summary_grid
-from clbench.report.tables.groups import ComparableGroup, file_name
+from clbench.report.tables.groups import ComparableGroup
 from clbench.report.tables.published import (
     Deviation,
     published_grid,
@@ -62,7 +63,7 @@ def spanning_tables(groups: Sequence[ComparableGroup]) -> list[TableDocument]:
 
 def group_tables(
     group: ComparableGroup,
-    comparisons: Sequence[Comparison] = (),
+    comparisons: Sequence[Comparison | Against] = (),
     deviation: Deviation | None = None,
     view: View = WHOLE,
 ) -> list[TableDocument]:
@@ -102,11 +103,11 @@ def summary_document(group: ComparableGroup, view: View = WHOLE) -> TableDocumen
     return TableDocument("summary", group.title, grid, table, _warnings(group), notes)
 
 
-def _comparison_table(comparison: Comparison) -> TableDocument:
+def _comparison_table(comparison: Comparison | Against) -> TableDocument:
     return TableDocument(
-        file_name("compare-" + "-".join(comparison.methods)),
+        comparison.stem,
         comparison.title,
-        comparison_grid(comparison),
+        comparison.grid(),
         comparison.table,
         _warnings(comparison.group),
         comparison.notes,

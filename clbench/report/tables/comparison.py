@@ -15,7 +15,13 @@ from clbench.core.results.correctness import disagreement, read_rows
 from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import Cell, Grid
 from clbench.report.tables.grid import percent
-from clbench.report.tables.groups import ComparableGroup, MethodRuns, comparable_groups, method_runs
+from clbench.report.tables.groups import (
+    ComparableGroup,
+    MethodRuns,
+    comparable_groups,
+    file_name,
+    method_runs,
+)
 from clbench.report.tables.paired import (
     CONFIDENCE,
     RESAMPLES,
@@ -27,7 +33,13 @@ from clbench.report.tables.paired import (
     sign_flip_p,
 )
 
-TITLES = {"transfer": "Transfer", "average": "Avg", "last": "Last"}
+TITLES = {
+    "transfer": "Transfer",
+    "average": "Avg",
+    "last": "Last",
+    "learned": "Learned",
+    "backward_transfer": "BWT",
+}
 RunFiles = Sequence[tuple[Path, RunResult]]
 """Results with the files they were read from."""
 
@@ -52,6 +64,11 @@ class Comparison:
     table: pd.DataFrame
 
     @property
+    def stem(self) -> str:
+        """Name of its files."""
+        return file_name("compare-" + "-".join(self.methods))
+
+    @property
     def title(self) -> str:
         """What is compared, for a heading."""
         listed = ", ".join(map(str, self.seeds))
@@ -73,8 +90,8 @@ class Comparison:
         return (
             "Percent and percentage points, means over seeds"
             + (", ± sample standard deviation over seeds." if len(self.seeds) > 1 else ".")
-            + " Transfer, Avg and Last are those of all tasks; lines of tasks are the accuracy "
-            "after the last task.",
+            + " Metrics are those of all tasks; lines of tasks are the accuracy after the last "
+            "task.",
             f"Intervals: {100 * CONFIDENCE:.0f} % percentile bootstrap over test images, paired "
             f"over methods and seeds, drawn within each task, {RESAMPLES} resamples; not "
             "corrected for their number. They say how the difference may vary with other test "
@@ -82,6 +99,27 @@ class Comparison:
             "p: exact paired permutation test over test images (with one seed McNemar's exact "
             f"test), two-sided; p (Holm): corrected for the {tests} tests of this table.",
         )
+
+    def grid(self) -> Grid:
+        """The printed table."""
+        rows = []
+        for label, row in self.table.iterrows():
+            spread = "" if math.isnan(row["std"]) else f" ± {percent(row['std'])}"
+            cells = (
+                str(label),
+                str(len(self.seeds)),
+                str(int(row["images"])),
+                percent(row["first"]),
+                percent(row["second"]),
+                percent(row["difference"], signed=True) + spread,
+                f"[{percent(row['low'], signed=True)}, {percent(row['high'], signed=True)}]",
+                *("" if math.isnan(row[key]) else f"{row[key]:.2g}" for key in ("p", "p_holm")),
+            )
+            rows.append(tuple(Cell(text) for text in cells))
+        interval = f"{100 * CONFIDENCE:.0f} % interval"
+        header = ("", "n", "Images", *self.labels, "Difference", interval, "p", "p (Holm)")
+        metrics = int(self.table["p"].isna().sum())
+        return Grid(header, tuple(rows), (False, *[True] * (len(header) - 1)), frozenset({metrics}))
 
 
 def compare_methods(runs: RunFiles, first: str, second: str) -> list[Comparison]:
@@ -120,37 +158,15 @@ def compare_methods(runs: RunFiles, first: str, second: str) -> list[Comparison]
     return [_compare(group, runs, first, second) for group in shared]
 
 
-def comparison_grid(comparison: Comparison) -> Grid:
-    """Print a comparison."""
-    rows = []
-    for label, row in comparison.table.iterrows():
-        spread = "" if math.isnan(row["std"]) else f" ± {percent(row['std'])}"
-        cells = (
-            str(label),
-            str(len(comparison.seeds)),
-            str(int(row["images"])),
-            percent(row["first"]),
-            percent(row["second"]),
-            percent(row["difference"], signed=True) + spread,
-            f"[{percent(row['low'], signed=True)}, {percent(row['high'], signed=True)}]",
-            *("" if math.isnan(row[key]) else f"{row[key]:.2g}" for key in ("p", "p_holm")),
-        )
-        rows.append(tuple(Cell(text) for text in cells))
-    interval = f"{100 * CONFIDENCE:.0f} % interval"
-    header = ("", "n", "Images", *comparison.labels, "Difference", interval, "p", "p (Holm)")
-    metrics = int(comparison.table["p"].isna().sum())
-    return Grid(header, tuple(rows), (False, *[True] * (len(header) - 1)), frozenset({metrics}))
-
-
 def _compare(group: ComparableGroup, runs: RunFiles, first: str, second: str) -> Comparison:
-    rows = (_only_setting(group, first), _only_setting(group, second))
+    rows = (only_setting(group, first), only_setting(group, second))
     seeds = [tuple(result.seed for result in row.results) for row in rows]
     if seeds[0] != seeds[1]:
         raise ClbenchError(
             f"{first} has the seeds {_listed(seeds[0])}, {second} {_listed(seeds[1])} "
             f"({group.name}): run the missing ones, or report only those that both have"
         )
-    answers = [[_answers(result, runs) for result in row.results] for row in rows]
+    answers = [[answers_of(result, runs) for result in row.results] for row in rows]
     table = _table(rows, answers[0], answers[1])
     return Comparison(group, (first, second), seeds[0], table)
 
@@ -201,7 +217,12 @@ def _minus(first: Rows, second: Rows, learned: int, task: str) -> np.ndarray:
     return first[learned][task].astype(np.int64) - second[learned][task]
 
 
-def _only_setting(group: ComparableGroup, method: str) -> MethodRuns:
+def only_setting(group: ComparableGroup, method: str) -> MethodRuns:
+    """The runs of a method in a group.
+
+    Raises:
+        ClbenchError: it has several settings there.
+    """
     rows = [r for r in method_runs(group.results) if r.results[0].method.name == method]
     if len(rows) > 1:
         labels = "; ".join(row.label for row in rows)
@@ -211,8 +232,12 @@ def _only_setting(group: ComparableGroup, method: str) -> MethodRuns:
     return rows[0]
 
 
-def _answers(result: RunResult, runs: RunFiles) -> Rows:
-    """The per-image correctness of a run, checked against its accuracies."""
+def answers_of(result: RunResult, runs: RunFiles) -> Rows:
+    """The per-image correctness of a run, checked against its accuracies.
+
+    Raises:
+        ClbenchError: the run is not finished, or its correctness is missing or contradicts them.
+    """
     name = f"{result.method.name}, seed {result.seed}"
     if not result.matrix.complete:
         raise ClbenchError(f"{name} is not finished: resume it before comparing")

@@ -5,8 +5,9 @@ image i of task j is correct after t tasks, and N_j images of task j,
 
     metric = sum_{t,j} w[t, j] * mean_i c[t, j, i]
 
-(Transfer, Avg and Last differ in the weights w, see `cell_weights`). So the difference of two
-methods is a sum over tasks of means over images of
+(Transfer, Avg, Last, Learned and BWT differ in the weights w, see `cell_weights`; Forgetting, which
+takes the best of many rows, has none). So the difference of two methods is a sum over tasks of
+means over images of
 
     d_j[i] = mean over seeds of sum_t w[t, j] * (a[t, j, i] - b[t, j, i]),
 
@@ -41,8 +42,8 @@ def cell_weights(setting: Setting, counts: Sequence[int]) -> dict[str, Array]:
         counts: test images of each of the T tasks.
 
     Returns:
-        `transfer` (if defined and T > 1), `average` and `last`, so that a metric is the sum of
-        weights times accuracies.
+        `transfer` (if defined and T > 1), `average`, `last`, `learned` and `backward_transfer` (if
+        T > 1), so that a metric is the sum of weights times accuracies.
 
     >>> cell_weights(Setting.TASK_GIVEN, [10, 10, 10])["transfer"]
     array([[0.  , 0.5 , 0.25],
@@ -51,20 +52,47 @@ def cell_weights(setting: Setting, counts: Sequence[int]) -> dict[str, Array]:
     """
     images = np.asarray(counts, dtype=np.float64)
     size = len(images)
+    weights: dict[str, Array] = {}
+    last = np.zeros((size, size))
     if setting.over_images:
         seen = np.tril(np.ones((size, size))) * images
         steps = seen / seen.sum(axis=1, keepdims=True)
-        final = np.zeros_like(steps)
-        final[-1] = steps[-1]
-        return {"average": steps / size, "last": final}
-    last = np.zeros((size, size))
-    last[-1] = 1 / size
-    weights = {"average": np.full((size, size), 1 / size**2), "last": last}
+        last[-1] = steps[-1]
+        weights |= {"average": steps / size, "last": last}
+    else:
+        last[-1] = 1 / size
+        if size > 1:
+            rows_before = np.maximum(np.arange(size), 1)
+            unseen = np.triu(np.ones((size, size)), k=1)
+            weights["transfer"] = unseen / rows_before / (size - 1)
+        weights |= {"average": np.full((size, size), 1 / size**2), "last": last}
+    weights["learned"] = np.eye(size) / size
     if size > 1:
-        rows_before = np.maximum(np.arange(size), 1)
-        unseen = np.triu(np.ones((size, size)), k=1)
-        weights = {"transfer": unseen / rows_before / (size - 1), **weights}
+        change = -np.eye(size)
+        change[-1] += 1
+        change[:, -1] = 0
+        weights["backward_transfer"] = change / (size - 1)
     return weights
+
+
+def image_contributions(runs: Sequence[Rows], tasks: Sequence[str], weights: Array) -> list[Array]:
+    """What each test image adds to a metric, averaged over seeds.
+
+    Args:
+        runs: all rows of one method, one entry per seed.
+        tasks: the T tasks in training order.
+        weights: ``(T, T)``, from `cell_weights`. Cells of weight zero are not read.
+
+    Returns:
+        For each task ``(N_j,)``, or ``(1,)`` where no cell has a weight; the metric is the sum of
+        their means.
+    """
+    found = []
+    for j, task in enumerate(tasks):
+        cells = np.flatnonzero(weights[:, j]).tolist()
+        parts = [weights[t, j] * rows[t + 1][task] for rows in runs for t in cells]
+        found.append(np.sum(parts, axis=0) / len(runs) if parts else np.zeros(1))
+    return found
 
 
 def image_differences(
@@ -74,62 +102,82 @@ def image_differences(
 
     Args:
         first: all rows of one method, one entry per seed.
-        second: those of the other, in the same order of seeds.
-        tasks: the T tasks in training order.
-        weights: ``(T, T)``, from `cell_weights`. Cells of weight zero are not read.
+        second: those of the other, of the same seeds.
+        tasks: see `image_contributions`.
+        weights: see `image_contributions`.
 
     Returns:
         For each task ``d_j``, shape ``(N_j,)``; the difference is the sum of their means.
     """
-    found = []
-    for j, task in enumerate(tasks):
-        total: Array | None = None
-        for a, b in zip(first, second, strict=True):
-            for t in np.flatnonzero(weights[:, j]).tolist():
-                difference = a[t + 1][task].astype(np.float64) - b[t + 1][task]
-                total = weights[t, j] * difference + (0.0 if total is None else total)
-        found.append(np.zeros(1) if total is None else total / len(first))
-    return found
+    both = (image_contributions(runs, tasks, weights) for runs in (first, second))
+    return [a - b for a, b in zip(*both, strict=True)]
 
 
 def bootstrap_interval(
-    differences: Sequence[ArrayLike],
-    *,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    differences: Sequence[ArrayLike], *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a sum of means over images.
-
-    In every resample each task draws as many images as it has, with replacement, from its own
-    images; an image takes its answers by both methods, all seeds and all rows along, so that
-    the resampling is paired. Images with the same difference are interchangeable: how often
-    each distinct value is drawn is one multinomial draw, which gives the distribution of the
-    plain bootstrap without drawing single images.
+    """The interval of one sum of means over images; see `bootstrap_intervals`.
 
     Args:
         differences: from `image_differences`.
-        confidence: share of the resamples between the limits.
-        resamples: number of resamples.
-        seed: of the resampling; the same input and seed give the same interval.
-
-    Returns:
-        Lower and upper limit: the quantiles ``(1 -/+ confidence) / 2`` of the resampled sums.
+        confidence: see there.
+        seed: see there.
 
     >>> bootstrap_interval([[0.5, 0.5]])
     (0.5, 0.5)
     """
+    columns = [np.asarray(values, dtype=np.float64)[:, None] for values in differences]
+    ((low, high),) = bootstrap_intervals(columns, confidence=confidence, seed=seed).tolist()
+    return low, high
+
+
+def bootstrap_intervals(
+    differences: Sequence[Array], *, confidence: float = CONFIDENCE, seed: int = 0
+) -> Array:
+    """Percentile bootstrap intervals of sums of means over images, all from the same resamples.
+
+    Args:
+        differences: see `resampled`.
+        confidence: share of the resamples between the limits.
+        seed: see `resampled`.
+
+    Returns:
+        ``(K, 2)``: lower and upper limits, the quantiles ``(1 -/+ confidence) / 2``.
+    """
+    return limits(resampled(differences, seed=seed), confidence)
+
+
+def limits(totals: Array, confidence: float = CONFIDENCE) -> Array:
+    """The quantiles ``(1 -/+ confidence) / 2`` of each column: ``(..., K)`` to ``(K, 2)``."""
+    return np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).T
+
+
+def resampled(contributions: Sequence[Array], *, seed: int = 0) -> Array:
+    """Sums of means over images, as they might be with other test images.
+
+    In every resample each task draws as many images as it has, with replacement, from its own
+    images; an image takes its answers by all methods, all seeds and all rows along, so that
+    resampling is paired. Images with the same numbers are interchangeable: how often each
+    distinct one is drawn is one multinomial draw, which gives the distribution of the plain
+    bootstrap without drawing single images.
+
+    Args:
+        contributions: for each task, ``(N_j, K)``: what its images add to each of K sums.
+        seed: of the resampling; the same input and seed give the same numbers.
+
+    Returns:
+        ``(RESAMPLES, K)``.
+    """
     generator = np.random.default_rng(seed)
-    totals = np.zeros(resamples)
-    for values in differences:
-        distinct, counts = np.unique(np.asarray(values).round(12), return_counts=True)
+    totals = np.zeros((RESAMPLES, contributions[0].shape[1] if contributions else 1))
+    for values in contributions:
+        distinct, counts = np.unique(values.round(12), axis=0, return_counts=True)
         images = counts.sum()
-        parts = 1 + resamples * len(distinct) // 4_000_000  # at most 32 MB at a time
-        for part in np.array_split(np.arange(resamples), parts):
+        parts = 1 + RESAMPLES * len(distinct) // 4_000_000  # at most 32 MB at a time
+        for part in np.array_split(np.arange(RESAMPLES), parts):
             drawn = generator.multinomial(images, counts / images, size=len(part))
             totals[part] += drawn @ distinct / images
-    low, high = np.quantile(totals, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return totals
 
 
 def sign_flip_p(differences: ArrayLike) -> float:

@@ -13,7 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import row_file
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.comparison import compare_methods, comparison_grid
+from clbench.report.tables.comparison import compare_methods
 from clbench.report.write import write_report
 from tests.made_up import INCREMENTAL, VALUES
 from tests.report.answers import write_run
@@ -22,6 +22,9 @@ MakeResult = Callable[..., RunResult]
 Files = list[tuple[Path, RunResult]]
 # As VALUES but for the last row: 10 of the 100, 20 of the 200 and no images of the tasks less.
 LOWER = [*VALUES[:3], [0.5, 0.7, 1.0]]
+
+
+METRICS = ["Transfer", "Avg", "Last", "Learned", "BWT"]
 
 
 @pytest.fixture
@@ -35,16 +38,16 @@ def two(make_result: MakeResult, tmp_path: Path) -> Files:
 def test_one_seed_by_hand(two: Files) -> None:
     (comparison,) = compare_methods(two, "nusa", "lora")
     table = comparison.table
-    assert table.index.to_list() == ["Transfer", "Avg", "Last", "arrows", "clocks", "flags"]
+    assert table.index.to_list() == [*METRICS, "arrows", "clocks", "flags"]
     assert table["difference"].to_list() == pytest.approx(
-        [0.0, 0.2 / 9, 0.2 / 3, 0.1, 0.1, 0.0], abs=1e-12
+        [0.0, 0.2 / 9, 0.2 / 3, 0.0, 0.1, 0.1, 0.1, 0.0], abs=1e-12
     )
-    assert table["images"].to_list() == [250, 350, 350, 100, 200, 50]
+    assert table["images"].to_list() == [250, 350, 350, 350, 300, 100, 200, 50]
     assert table["std"].isna().all(), "one seed has no spread"
     # All that differ are in favour: McNemar with 10 to 0 and 20 to 0.
     expected = [binomtest(10, 10).pvalue, binomtest(20, 20).pvalue, 1.0]
-    assert table["p"].to_list()[3:] == pytest.approx(expected)
-    assert table["p_holm"].to_list()[3:] == pytest.approx([2 * expected[0], 3 * expected[1], 1.0])
+    assert table["p"].to_list()[5:] == pytest.approx(expected)
+    assert table["p_holm"].to_list()[5:] == pytest.approx([2 * expected[0], 3 * expected[1], 1.0])
     assert table.loc["arrows", "low"] == pytest.approx(0.04, abs=0.015)
     assert table.loc["arrows", "high"] == pytest.approx(0.16, abs=0.015)
     assert table.loc["flags", ["low", "high"]].to_list() == [0.0, 0.0]
@@ -55,13 +58,13 @@ def test_printed_with_its_number_of_seeds_and_tests(two: Files) -> None:
     (comparison,) = compare_methods(two, "nusa", "lora")
     assert "n = 1 (seed 0)" in comparison.title
     assert "the 3 tests of this table" in " ".join(comparison.notes)
-    grid = comparison_grid(comparison)
+    grid = comparison.grid()
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
-    assert grid.rules == {3}
+    assert grid.rules == {5}
     assert rows["Last"][:5] == ["1", "350", "80.0", "73.3", "+6.7"]
     assert rows["Last"][6:] == ["", ""], "only tasks are tested"
     assert rows["flags"] == ["1", "50", "100.0", "100.0", "0.0", "[0.0, 0.0]", "1", "1"]
-    swapped = comparison_grid(compare_methods(two, "lora", "nusa")[0])
+    swapped = compare_methods(two, "lora", "nusa")[0].grid()
     assert [row[5].text for row in swapped.rows][2] == "-6.7"
 
 
@@ -82,7 +85,7 @@ def test_several_seeds_are_paired(make_result: MakeResult, tmp_path: Path) -> No
     assert row["std"] == pytest.approx(0.1 / math.sqrt(2))
     # 20 images in favour in one seed of two: their signs are flipped once per image.
     assert row["p"] == pytest.approx(2 / 2**20)
-    assert "± 7.1" in comparison_grid(comparison).rows[4][5].text
+    assert "± 7.1" in comparison.grid().rows[6][5].text
 
 
 def test_steps_of_new_classes_weigh_by_images(make_result: MakeResult, tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_steps_of_new_classes_weigh_by_images(make_result: MakeResult, tmp_path:
     ]
     (comparison,) = compare_methods(runs, "nusa", "lora")
     table = comparison.table
-    assert table.index.to_list()[:2] == ["Avg", "Last"]
+    assert table.index.to_list()[:4] == ["Avg", "Last", "Learned", "BWT"]
     assert table.loc["Last", "difference"] == pytest.approx(0.4 * 50 / 350)
     assert table.loc["Avg", "difference"] == pytest.approx(0.4 * 50 / 350 / 3)
     assert table.loc["Avg", "low"] < 0.4 * 50 / 350 / 3 < table.loc["Avg", "high"]

@@ -41,13 +41,14 @@ def test_weights_give_the_metrics_of_the_matrix(setting: Setting) -> None:
     matrix = matrix_of(random_rows(0), setting)
     summary = matrix.summary()
     weights = cell_weights(setting, COUNTS)
-    assert set(weights) == {key for key in ("transfer", "average", "last") if summary[key]}
+    metrics = ("transfer", "average", "last", "learned", "backward_transfer")
+    assert set(weights) == {key for key in metrics if summary[key]}
     for metric, cells in weights.items():
         assert (cells * matrix.values[1:]).sum() == pytest.approx(summary[metric])
 
 
 def test_a_single_task_has_no_transfer() -> None:
-    assert set(cell_weights(Setting.TASK_GIVEN, [4])) == {"average", "last"}
+    assert set(cell_weights(Setting.TASK_GIVEN, [4])) == {"average", "last", "learned"}
 
 
 @pytest.mark.parametrize("setting", [Setting.TASK_GIVEN, Setting.CLASS_INCREMENTAL])
