@@ -27,6 +27,7 @@ demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (
 
 compare: $(VENV)/.stamp-run  ## make all runs of reports/mini that are missing, and its tables (hours)
 	$(BIN)/clbench sweep experiments/studies/mini-comparison.yaml --out reports/mini $(ARGS)
+	$(BIN)/clbench sweep experiments/studies/mini-orders.yaml --out reports/mini $(ARGS)
 	$(BIN)/clbench sweep experiments/studies/mini-variants.yaml --out reports/mini $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
