@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
-from clbench.core.foreign.json_text import load_json
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.launch.cells import Outcome
 from clbench.report.run_files import collect
-from clbench.report.search.read import FILE
+from clbench.report.search.read import FILE, FORMAT
 
-FORMAT: Final = "clbench-tuning/1"
 DIVERGED: Final = "diverged"
 
 
@@ -51,21 +48,3 @@ def write_trials(out: Path, content: Mapping[str, Any]) -> None:
         ClbenchError: the file cannot be written.
     """
     write_atomic(out / FILE, json.dumps({"format": FORMAT, **content}, indent=1) + "\n")
-
-
-def read_trials(out: Path) -> dict[str, Any] | None:
-    """What an earlier search wrote; None if there was none.
-
-    Raises:
-        ClbenchError: the file is damaged or no such file.
-    """
-    path = out / FILE
-    try:
-        content = load_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ClbenchError(f"{path} cannot be read ({error}): put it back or delete it") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ClbenchError(f"{path} was not written by this version of clbench tune")
-    return content

@@ -19,9 +19,9 @@ from clbench.launch.cells import Outcome
 from clbench.launch.driving import told_once
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.report.search.read import RESULTS
+from clbench.report.search.read import RESULTS, load_trials
 from clbench.tuning.kept import Kept
-from clbench.tuning.records import diverged_file, keep, read_trials, write_trials
+from clbench.tuning.records import diverged_file, keep, write_trials
 from clbench.tuning.search import Search, Values
 from clbench.tuning.space import space_of
 
@@ -183,7 +183,7 @@ class Tuning:
 
     def write(self) -> None:
         """Write which trials there are and what was chosen; other methods' entries stay."""
-        before = (read_trials(self.out) or {}).get("methods", {})
+        before = (load_trials(self.out) or {}).get("methods", {})
         methods = before | {tuned.method: self._told(tuned) for tuned in self.methods}
         rule = {**self._rule(), "budget": self.wish.budget}
         content = {**rule, "methods": dict(sorted(methods.items()))}
@@ -200,7 +200,7 @@ class Tuning:
 
     def _require_same_rule(self) -> None:
         """Refuse to put two searches into one folder, or to change the criterion after a look."""
-        before = read_trials(self.out) or {}
+        before = load_trials(self.out) or {}
         for key, value in self._rule().items():
             if before and before.get(key) != value:
                 raise ClbenchError(

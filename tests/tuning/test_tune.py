@@ -180,7 +180,7 @@ def test_what_is_wrong_is_told_before_the_first_trial(runs: Runs, tmp_path: Path
         tuned(tmp_path, overrides={"train.step": 7})
     (tmp_path / "out").mkdir()
     (tmp_path / "out/trials.json").write_text("{")
-    with pytest.raises(ClbenchError, match="cannot be read"):
+    with pytest.raises(ClbenchError, match="is damaged, not valid JSON"):
         tuned(tmp_path)
     assert runs.made == []
 

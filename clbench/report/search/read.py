@@ -17,6 +17,7 @@ from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import SUMMARY_TOLERANCE, RunResult
 
 FILE: Final = "trials.json"
+FORMAT: Final = "clbench-tuning/1"
 RESULTS: Final = "results"
 _RESULT: Final = re.compile(r"[^/\\]+-seed\d+-[0-9a-f]+\.json")
 
@@ -132,8 +133,9 @@ def read_search(out: Path, titles: Mapping[str, str] | None = None) -> SearchRec
     Raises:
         ClbenchError: a file is missing, damaged, or contradicts another one.
     """
-    path = out / FILE
-    content = _parse(path)
+    if (found := load_trials(out)) is None:
+        raise ClbenchError(f"there is no search in {out}: it has no {FILE}")
+    content = _File.model_validate(found)
     first: dict[str, RunResult] = {}
     methods = tuple(
         replace(_method(out, name, entry, content, first), title=(titles or {}).get(name, name))
@@ -170,22 +172,27 @@ class _File(BaseModel):
     methods: dict[str, _MethodEntry]
 
 
-def _parse(path: Path) -> _File:
-    cure = "put it back, or search again into another folder"
+def load_trials(out: Path) -> dict[str, Any] | None:
+    """The content of ``trials.json``; None if there is no such file.
+
+    Raises:
+        ClbenchError: it cannot be read, is damaged, or of another version.
+    """
+    path, cure = out / FILE, "put it back, or search again into another folder"
     try:
         content = load_json(path.read_text(encoding="utf-8"))
+        _File.model_validate(content)
     except FileNotFoundError:
-        raise ClbenchError(f"there is no search in {path.parent}: it has no {FILE}") from None
+        return None
     except OSError as error:
         raise ClbenchError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise ClbenchError(f"{path} is damaged, not valid JSON ({error}): {cure}") from error
-    try:
-        return _File.model_validate(content)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(map(str, problem["loc"])) or "content"
         raise ClbenchError(f"{path} is damaged ({where}: {problem['msg']}): {cure}") from error
+    except ValueError as error:
+        raise ClbenchError(f"{path} is damaged, not valid JSON ({error}): {cure}") from error
+    return dict(content)
 
 
 def _method(
