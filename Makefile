@@ -25,10 +25,10 @@ help:  ## list the targets
 demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (CPU, minutes)
 	$(BIN)/clbench compare --benchmark mini --methods finetune,nusa --seeds 0 --matrices $(ARGS)
 
-compare: $(VENV)/.stamp-run  ## make all runs of reports/mini that are missing, and its tables (hours)
+compare: $(VENV)/.stamp-run  ## make all runs of reports/mini and mini-variants that are missing (hours)
 	$(BIN)/clbench sweep experiments/studies/mini-comparison.yaml --out reports/mini $(ARGS)
-	$(BIN)/clbench sweep experiments/studies/mini-orders.yaml --out reports/mini $(ARGS)
-	$(BIN)/clbench sweep experiments/studies/mini-variants.yaml --out reports/mini $(ARGS)
+	$(BIN)/clbench sweep experiments/studies/mini-orders.yaml --out reports/mini-variants $(ARGS)
+	$(BIN)/clbench sweep experiments/studies/mini-variants.yaml --out reports/mini-variants $(ARGS)
 	@$(MAKE) --no-print-directory report ARGS=
 
 report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of reports/ from the results
