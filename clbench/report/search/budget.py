@@ -32,14 +32,15 @@ _GAP: Final = 0.085
 def draw_budget(record: SearchRecord) -> Figure | None:
     """Expected best against the number of settings; the methods of other panels are grey.
 
-    Methods are sorted by what the whole budget gives, so that neighbours share a panel.
+    Methods are sorted by what the whole budget gives, so that neighbours share a panel; upper
+    bounds are left out.
     """
     curves = {
         method.title: [
             100 * expected_best([trial.score for trial in method.trials], n)
             for n in range(1, (len(method.trials) if method.searched else record.budget) + 1)
         ]
-        for method in record.methods
+        for method in record.ranked
         if any(trial.score is not None for trial in method.trials)
     }
     if not curves:

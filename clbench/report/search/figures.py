@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LR: Final = "train.lr"
-_BELOW: Final = 0.25
-"""Room around the fronts, as a share of their extent; settings beyond stand at the edge."""
+_ROOM: Final = 0.3
+"""Room around what was chosen, as a share of its extent; settings beyond stand at the edge."""
 
 
 def search_figures(record: SearchRecord) -> dict[str, bytes]:
@@ -76,7 +78,7 @@ def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | Non
 
     known = {
         method: found
-        for method in record.methods
+        for method in record.ranked
         if (found := [_point(trial.summary, across, up) for trial in method.trials]) and any(found)
     }
     if not known:
@@ -84,24 +86,26 @@ def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | Non
     trials = {m.title: [p for p in found if p is not None] for m, found in known.items()}
     fronts = {name: _front(points, across.better) for name, points in trials.items()}
     still = _point(record.zero_shot, across, up)
-    edge = [p for points in fronts.values() for p in points] + ([] if still is None else [still])
-    edge += [p for m, found in known.items() if (p := _chosen(m, found)) is not None]
-    x_ends = limits([x for x, _ in edge], _BELOW)
-    y_ends = limits([y for _, y in edge], _BELOW)
+    chosen = [p for m, found in known.items() if (p := _chosen(m, found)) is not None]
+    edge = (chosen or [p for points in fronts.values() for p in points]) + (
+        [] if still is None else [still]
+    )
+    x_ends = limits([x for x, _ in edge], _ROOM)
+    y_ends = limits([y for _, y in edge], _ROOM)
     figure, axes = make_panels(list(trials), f"{across.title}, %", f"{up.title}, %")
     beyond = False
     for ax, (method, found) in zip(axes, known.items(), strict=True):
         rest = [_stairs(points) for name, points in fronts.items() if name != method.title]
         if rest:
-            ax.plot(*zip(*joined(rest), strict=True), marker=".", markersize=1.2, **OTHERS)
+            ax.plot(*zip(*joined(rest), strict=True), **OTHERS)
         if still is not None:
             ax.axvline(still[0], **REFERENCE_LINE)
             ax.axhline(still[1], **REFERENCE_LINE)
         beyond |= _dots(ax, trials[method.title], x_ends, y_ends)
         own = fronts[method.title]
         ax.plot(*zip(*_stairs(own), strict=True), color=OWN, linewidth=1.2)
-        if (chosen := _chosen(method, found)) is not None:
-            mark_chosen(ax, *chosen)
+        if (best := _chosen(method, found)) is not None:
+            mark_chosen(ax, *best)
     axes[0].set(xlim=x_ends[:: across.better], ylim=y_ends)
     more: list[tuple[str, dict[str, Any]]] = [
         ("a setting", _dot(OWN)),
@@ -117,8 +121,8 @@ def _draw_fronts(record: SearchRecord, across: _Axis, up: _Axis) -> Figure | Non
 def _draw_rates(record: SearchRecord) -> Figure | None:
     from matplotlib.ticker import LogLocator, NullLocator
 
-    from clbench.report.figures.style import MUTED
-    from clbench.report.search.panels import make_panels, mark_chosen, panel_legend
+    from clbench.report.figures.style import MUTED, REFERENCE_LINE
+    from clbench.report.search.panels import limits, make_panels, mark_chosen, panel_legend
 
     methods = [
         m
@@ -128,32 +132,62 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
     scores = [100 * t.score for m in methods for t in m.trials if t.score is not None]
     if not scores:
         return None
+    best = [100 * score for m in methods if (score := _best_score(m)) is not None]
+    still = record.zero_shot.get(record.criterion)
+    edge = [*best, *([] if still is None else [100 * still])]
+    low, high = limits(edge, _ROOM)
     label = f"{TITLES.get(record.criterion, record.criterion)}, %"
-    figure, axes = make_panels([m.title for m in methods], "learning rate", label)
-    low, high = min(scores), max(scores)
-    room = max(high - low, 1.0)
-    axes[0].set(xscale="log", ylim=(low - 0.3 * room, high + 0.1 * room))
-    axes[0].xaxis.set_major_locator(LogLocator(numticks=4))
-    axes[0].xaxis.set_minor_locator(NullLocator())
-    axes[0].xaxis.set_major_formatter(lambda rate, _: f"{rate:.0e}".replace("e-0", "e-"))
+    titles = [m.title for m in methods]
+    figure, axes = make_panels(titles, "learning rate", label, share_x=False)
+    strip = 0.15 * (high - low)  # where the ends of the second dimension are named
+    beyond = False
+    usual = Counter(_rate_ends(method) for method in methods).most_common(1)[0][0]
     for ax, method in zip(axes, methods, strict=True):
+        ends = _rate_ends(method)
+        ax.set(xscale="log", xlim=(ends[0] / 1.5, ends[1] * 1.5), ylim=(low - strip, high))
+        ax.xaxis.set_major_locator(LogLocator(numticks=4))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(_rate)
+        if ends != usual:
+            ax.tick_params(labelbottom=True)
+        if still is not None:
+            ax.axhline(100 * still, **REFERENCE_LINE)
         key = next((key for key in method.searched if key != LR), None)
         colours = _colours([trial.values.get(key or "") for trial in method.trials])
-        rates = [float(trial.values[LR]) for trial in method.trials]
-        known = [100 * trial.score for trial in method.trials if trial.score is not None]
-        kept = [trial.score is not None for trial in method.trials]
-        drawn = list(itertools.compress(rates, kept))
-        ax.scatter(drawn, known, 8, list(itertools.compress(colours, kept)), linewidth=0)
-        lost = [rate for rate, ok in zip(rates, kept, strict=True) if not ok]
-        ax.plot(lost, [low - 0.08 * room] * len(lost), ls="", marker="x", color=MUTED)
+        for trial, colour in zip(method.trials, colours, strict=True):
+            rate = float(trial.values[LR])
+            if trial.score is None:
+                ax.plot(rate, low, ls="", marker="x", color=MUTED)
+                continue
+            held = _held(100 * trial.score, (low, high))
+            hollow = held != 100 * trial.score
+            ax.plot(rate, held, **_dot(colour, hollow=hollow), clip_on=False)
+            beyond |= hollow
         if method.chosen is not None and (score := method.trials[method.chosen].score) is not None:
-            mark_chosen(ax, rates[method.chosen], 100 * score)
+            mark_chosen(ax, float(method.trials[method.chosen].values[LR]), 100 * score)
         if key is not None and all(key in trial.values for trial in method.trials):
             _name_ends(ax, key, method, colours)
-    more = [("a setting", _dot(_ENDS[0]))]
+    more: list[tuple[str, dict[str, Any]]] = [("a setting", _dot(_ENDS[0]))]
+    more += [("farther off", _dot(_ENDS[0], hollow=True))] if beyond else []
     more += [("diverged", {"ls": "", "marker": "x", "color": MUTED})]
+    more += [("zero-shot", REFERENCE_LINE)] if still is not None else []
     panel_legend(figure, more)
     return figure
+
+
+def _best_score(method: MethodSearch) -> float | None:
+    return max((t.score for t in method.trials if t.score is not None), default=None)
+
+
+def _rate(value: float, _: object) -> str:
+    """A learning rate below an axis, as short as it can be."""
+    return f"{value:g}" if 0.1 <= value < 1000 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def _rate_ends(method: MethodSearch) -> Point:
+    """Ends of the learning rates that were tried, rounded outwards to powers of ten."""
+    rates = [math.log10(float(trial.values[LR])) for trial in method.trials]
+    return 10.0 ** math.floor(min(rates)), 10.0 ** math.ceil(max(rates))
 
 
 _ENDS: Final = ("#0072b2", "#e69f00")
@@ -174,10 +208,12 @@ def _colours(values: Sequence[Any]) -> list[str]:
 
 
 def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str]) -> None:
-    """Write below the settings what the colours of a panel stand for."""
+    """Write what the colours of a panel stand for: the name above, the ends below."""
+    from clbench.report.figures.style import INK
+
     values = [trial.values[key] for trial in method.trials if key in trial.values]
     ends = [values[colours.index(colour)] for colour in _ENDS if colour in colours]
-    texts = [f"{end:g}" if isinstance(end, float) else str(end) for end in ends]
+    texts = [f"{end:.3g}" if isinstance(end, float) else str(end) for end in ends]
     name = key.rpartition(".")[2]
     place: dict[str, Any] = {
         "transform": ax.transAxes,
@@ -185,7 +221,8 @@ def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str])
         "va": "bottom",
         "in_layout": False,
     }
-    ax.text(0.03, 0.02, f"{name} {texts[0]}", color=_ENDS[0], **place)
+    ax.text(0.03, 0.88, name, color=INK, **place)
+    ax.text(0.03, 0.02, texts[0], color=_ENDS[0], **place)
     if len(texts) > 1:
         ax.text(0.97, 0.02, texts[1], color=_ENDS[1], ha="right", **place)
 

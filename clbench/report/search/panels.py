@@ -31,20 +31,26 @@ MOST: Final = 6
 _TITLE: Final = 20
 
 
-def make_panels(names: Sequence[str], x_label: str, y_label: str) -> tuple[Figure, list[Axes]]:
+def make_panels(
+    names: Sequence[str], x_label: str, y_label: str, *, share_x: bool = True
+) -> tuple[Figure, list[Axes]]:
     """A figure with a panel per method, all with the same axes and the method's name above.
 
     Args:
         names: of the methods, at least one.
         x_label: below each column.
         y_label: beside the figure.
+        share_x: whether the horizontal axes are the same; if not, numbers stand below the lowest
+            panel of each column all the same.
     """
     columns = min(len(names), FEW if len(names) <= 2 * FEW else MOST)
     rows = math.ceil(len(names) / columns)
     side = WIDTH / max(columns, FEW)
     figure = new_figure(side * columns, 0.95 * side * rows + 0.7, wspace=0.02, hspace=0.03)
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=True)
     found = list(axes.flat)
+    for ax in found:
+        ax.label_outer()
     for ax, name in zip(found, short_labels(names, _TITLE), strict=False):
         ax.set_title(name, size=6.5)
     for i, ax in enumerate(found[len(names) :], start=len(names)):

@@ -15,6 +15,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.foreign.json_text import load_json
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.result import SUMMARY_TOLERANCE, RunResult
+from clbench.report.tables.groups import is_upper_bound
 
 FILE: Final = "trials.json"
 FORMAT: Final = "clbench-tuning/1"
@@ -61,6 +62,7 @@ class MethodSearch:
         chosen_runs: metrics of the chosen setting, one per seed that did not diverge.
         inside: by dimension, whether values on both sides of the best were tried.
         problem: why the search is not complete; empty if it is.
+        upper_bound: whether it was trained on the data of all tasks.
     """
 
     name: str
@@ -74,6 +76,7 @@ class MethodSearch:
     chosen_runs: tuple[Summary, ...]
     inside: Mapping[str, bool]
     problem: str
+    upper_bound: bool
 
     @property
     def diverged(self) -> int:
@@ -108,6 +111,11 @@ class SearchRecord:
     quick: bool
     methods: tuple[MethodSearch, ...]
     zero_shot: Summary
+
+    @property
+    def ranked(self) -> tuple[MethodSearch, ...]:
+        """The methods but for upper bounds, which would stretch every axis and say nothing."""
+        return tuple(method for method in self.methods if not method.upper_bound)
 
     @property
     def against(self) -> str:
@@ -225,6 +233,7 @@ def _method(
         trials=tuple(trials),
         chosen=entry.chosen,
         chosen_runs=tuple(runs),
+        upper_bound=name in first and is_upper_bound(first[name]),
         **kept,
     )
 

@@ -36,7 +36,8 @@ class Folder:
         }
 
     def result(self, method: str, seed: int, number: int, values: list[list[float]]) -> float:
-        result = make_result(method, seed, values)
+        needs = ("all-data",) if method == "joint" else ()
+        result = make_result(method, seed, values, needs=needs)
         result.save(self.out / "results" / f"{method}-seed{seed}-{number:08x}.json")
         average = result.summary["average"]
         assert average is not None
@@ -149,6 +150,16 @@ def test_the_figures_name_the_methods(folder: Folder) -> None:
         assert "<!-- lora -->" in svg, name
     assert "<!-- frozen -->" in written["fronts.svg"].read_text()
     assert "<!-- frozen -->" not in written["rates.svg"].read_text(), "it has no learning rate"
+
+
+def test_upper_bounds_stretch_no_axis(folder: Folder) -> None:
+    folder.method("joint", [({"train.lr": 1e-3}, shifted(0.3))], chosen=0)
+    written = {path.name: path.read_text() for path in write_search(folder.out)}
+    assert "<!-- joint -->" in written["rates.svg"]
+    for name in ("fronts", "learned", "budget"):
+        assert "<!-- lora -->" in written[f"{name}.svg"]
+        assert "<!-- joint -->" not in written[f"{name}.svg"]
+    assert "joint" in written["summary.md"]
 
 
 def remove(folder: Folder) -> None:
