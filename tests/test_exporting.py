@@ -63,7 +63,10 @@ def runs(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
 
 @pytest.fixture(scope="module")
 def images(tasks: Path) -> list[Image.Image]:
-    return [Image.open(path) for path in sorted(tasks.rglob("test/*/[01].png"))]
+    images = [Image.open(path) for path in sorted(tasks.rglob("test/*/[01].png"))]
+    for image in images:
+        image.load()  # and close the file
+    return images
 
 
 @torch.no_grad()

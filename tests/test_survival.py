@@ -17,7 +17,7 @@ import pytest
 
 from clbench.core.results.result import RunResult
 
-CLI = [sys.executable, "-m", "clbench.cli.app"]
+CLI = [sys.executable, "-m", "clbench"]
 RUN = ["run", "--method", "lora", "--quick", "-q", "--set", "checkpoint_every.steps=1"]
 
 

@@ -19,15 +19,13 @@ from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
-from clbench.engine.process.environment import UnheardError, follows
+from clbench.engine.process.environment import UnheardError, alone, follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
     from clbench.report.tables.grid import View
 
 P = ParamSpec("P")
-PROGRAMS = frozenset({"clbench", "cli"})
-"""Names of the script that starts the command line."""
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
@@ -115,7 +113,8 @@ def _terminable() -> Iterator[None]:
 
 
 def _how_to_go_on() -> str:
-    program = Path(sys.argv[0]).stem
-    if program not in PROGRAMS:
+    program = Path(sys.argv[0])
+    known = program.stem == "clbench" or program.parts[-2:] == ("clbench", "__main__.py")
+    if not (known and alone()):
         return "run the same command to resume"
     return f"resume with: {redact(shlex.join(['clbench', *sys.argv[1:]]))}"

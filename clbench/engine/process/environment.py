@@ -77,6 +77,14 @@ def place(environment: Mapping[str, str] | None = None) -> Place | None:
     return found
 
 
+def alone() -> bool:
+    """Whether nobody started this process together with others."""
+    try:
+        return place() is None
+    except ClbenchError:
+        return False
+
+
 def follows() -> bool:
     """Whether another of several processes writes and prints."""
     try:
