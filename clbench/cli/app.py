@@ -125,7 +125,7 @@ def run(
     if follows():
         return
     show_results([result], matrices=True)
-    _show_zero_shot_check(result)
+    _show_checks(result)
     show_directories([result], runs_dir)
 
 
@@ -413,7 +413,7 @@ def _compared(found: RunFiles, text: str) -> Sequence[Comparison | Against]:
     return against(found, second) if first == "all" else compare_methods(found, first, second)
 
 
-def _show_zero_shot_check(result: RunResult) -> None:
+def _show_checks(result: RunResult) -> None:
     from clbench import registry
     from clbench.report.papers.zero_shot_check import zero_shot_check
 

@@ -33,6 +33,8 @@ VISITED = 2000
 """Largest number of folders to search: a key press must not walk over a whole disk."""
 CHOSEN = {"method": "nusa", "benchmark": "mini"}
 """The method and the benchmark of a command line that names none."""
+PROBES = "probes"
+"""What `clbench data list` calls all that probes look at."""
 
 
 def methods(incomplete: str) -> list[str]:
@@ -110,8 +112,8 @@ def data_sets(incomplete: str) -> list[str]:
 
 
 def listed_data(incomplete: str) -> list[str]:
-    """What `clbench data list` takes besides."""
-    return sorted([*data_sets(incomplete), *_starting(["probes"], incomplete)])
+    """What `clbench data list` takes."""
+    return sorted([*data_sets(incomplete), *_starting([PROBES], incomplete)])
 
 
 def runs(incomplete: str) -> list[str]:

@@ -60,7 +60,6 @@ def data_sets(benchmark: str) -> list[str]:
         ClbenchError: unknown name.
     """
     from clbench.datamodules.catalogue.catalogue import CATALOG, OTHERS
-    from clbench.datamodules.probing.survey import PROBES
 
     by_name = {name.lower(): name for name in (*CATALOG, *OTHERS)}
     name = benchmark.lower()
@@ -80,7 +79,7 @@ def data_sets(benchmark: str) -> list[str]:
     for family, found in families.items():
         if name == family or name.startswith(f"{family}-"):
             return found
-    if name == PROBES:
+    if name == completion.PROBES:
         raise ClbenchError(
             "what probes look at has to be put in place by hand; `clbench data list probes` says "
             "where, and a run with such a probe reads and hashes every image"
@@ -105,12 +104,14 @@ def data_root(root: Path | None) -> Path:
 def list_data(benchmark: Listed = "all", root: Root = None) -> None:
     """Show which data sets are present, in whose layout, and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
-    from clbench.datamodules.probing.survey import PROBES, survey_probes
 
     folder, states = data_root(root), []
-    if benchmark.lower() != PROBES:
+    if benchmark.lower() != completion.PROBES:
         states = survey(data_sets(benchmark), folder, splits_of(benchmark))
-    if benchmark.lower() in (PROBES, "all"):
+    if benchmark.lower() in (completion.PROBES, "all"):
+        # What probes read takes torch along, which takes seconds to import.
+        from clbench.datamodules.probing.survey import survey_probes
+
         states += survey_probes(folder)
     _show(states, folder)
 

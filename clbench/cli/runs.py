@@ -212,6 +212,8 @@ def show_probe_check(
     probes: Mapping[str, Mapping[str, float | None]], backbone: BackboneRecord
 ) -> None:
     """Print what probes found before training beside the published numbers, if there are any."""
+    if not probes:
+        return
     from clbench.report.papers.published import papers
     from clbench.report.papers.zero_shot_check import probe_check
 

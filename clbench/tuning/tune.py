@@ -183,8 +183,9 @@ class Tuning:
 
     def write(self) -> None:
         """Write which trials there are and what was chosen; other methods' entries stay."""
-        before = (load_trials(self.out) or {}).get("methods", {})
-        methods = before | {tuned.method: self._told(tuned) for tuned in self.methods}
+        before = load_trials(self.out)
+        others = {} if before is None else before.model_dump()["methods"]
+        methods = others | {tuned.method: self._told(tuned) for tuned in self.methods}
         rule = {**self._rule(), "budget": self.wish.budget}
         content = {**rule, "methods": dict(sorted(methods.items()))}
         write_trials(self.out, content)
@@ -200,11 +201,12 @@ class Tuning:
 
     def _require_same_rule(self) -> None:
         """Refuse to put two searches into one folder, or to change the criterion after a look."""
-        before = load_trials(self.out) or {}
+        if (before := load_trials(self.out)) is None:
+            return
         for key, value in self._rule().items():
-            if before and before.get(key) != value:
+            if (found := getattr(before, key)) != value:
                 raise ClbenchError(
-                    f"{self.out} holds a search with {key} {before.get(key)!r}, not {value!r}: "
+                    f"{self.out} holds a search with {key} {found!r}, not {value!r}: "
                     "it is fixed before the first trial, so that every method has the same; name "
                     "another folder with --out"
                 )

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from clbench.core.errors import ClbenchError
 from clbench.datamodules.fetching.inventory import State
 from clbench.datamodules.probing import imagenet, karpathy
-
-PROBES: Final = "probes"
-"""What commands call all of these data sets together."""
 
 
 def survey_probes(root: Path) -> list[State]:

@@ -129,10 +129,9 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
         for m in record.methods
         if m.trials and all(isinstance(t.values.get(LR), int | float) for t in m.trials)
     ]
-    scores = [100 * t.score for m in methods for t in m.trials if t.score is not None]
-    if not scores:
-        return None
     best = [100 * score for m in methods if (score := _best_score(m)) is not None]
+    if not best:
+        return None
     still = record.zero_shot.get(record.criterion)
     edge = [*best, *([] if still is None else [100 * still])]
     low, high = limits(edge, _ROOM)

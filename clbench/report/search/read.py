@@ -141,9 +141,8 @@ def read_search(out: Path, titles: Mapping[str, str] | None = None) -> SearchRec
     Raises:
         ClbenchError: a file is missing, damaged, or contradicts another one.
     """
-    if (found := load_trials(out)) is None:
+    if (content := load_trials(out)) is None:
         raise ClbenchError(f"there is no search in {out}: it has no {FILE}")
-    content = _File.model_validate(found)
     first: dict[str, RunResult] = {}
     methods = tuple(
         replace(_method(out, name, entry, content, first), title=(titles or {}).get(name, name))
@@ -170,7 +169,9 @@ class _MethodEntry(BaseModel):
     problem: str
 
 
-class _File(BaseModel):
+class TrialsFile(BaseModel):
+    """The content of ``trials.json``."""
+
     format: Literal["clbench-tuning/1"]
     benchmark: str
     criterion: str
@@ -180,7 +181,7 @@ class _File(BaseModel):
     methods: dict[str, _MethodEntry]
 
 
-def load_trials(out: Path) -> dict[str, Any] | None:
+def load_trials(out: Path) -> TrialsFile | None:
     """The content of ``trials.json``; None if there is no such file.
 
     Raises:
@@ -188,8 +189,7 @@ def load_trials(out: Path) -> dict[str, Any] | None:
     """
     path, cure = out / FILE, "put it back, or search again into another folder"
     try:
-        content = load_json(path.read_text(encoding="utf-8"))
-        _File.model_validate(content)
+        return TrialsFile.model_validate(load_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -200,11 +200,10 @@ def load_trials(out: Path) -> dict[str, Any] | None:
         raise ClbenchError(f"{path} is damaged ({where}: {problem['msg']}): {cure}") from error
     except ValueError as error:
         raise ClbenchError(f"{path} is damaged, not valid JSON ({error}): {cure}") from error
-    return dict(content)
 
 
 def _method(
-    out: Path, name: str, entry: _MethodEntry, content: _File, first: dict[str, RunResult]
+    out: Path, name: str, entry: _MethodEntry, content: TrialsFile, first: dict[str, RunResult]
 ) -> MethodSearch:
     numbers = range(len(entry.trials))
     named = [*entry.repeated, *([] if entry.chosen is None else [entry.chosen])]

@@ -13,7 +13,7 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.metrics import Array
 from clbench.report.formats.cells import BEST, Cell, Grid
 from clbench.report.tables.comparison import TITLES, RunFiles, answers_of, only_setting
-from clbench.report.tables.grid import percent
+from clbench.report.tables.grid import interval, percent
 from clbench.report.tables.groups import (
     ComparableGroup,
     MethodRuns,
@@ -33,6 +33,7 @@ from clbench.report.tables.paired import (
 
 RANKED: Final = "average"
 """The metric that ranks methods."""
+PARTS: Final = ("difference", "low", "high")
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,6 @@ class Against:
         return Grid(header, rows, (False, *[True] * (len(header) - 1)))
 
 
-PARTS: Final = ("difference", "low", "high")
-
-
 def against(runs: RunFiles, method: str) -> list[Against]:
     """Hold all methods against one, wherever it has comparable runs.
 
@@ -136,9 +134,9 @@ def _has_others(group: ComparableGroup, method: str) -> bool:
 
 
 def _against(group: ComparableGroup, runs: RunFiles, method: str) -> Against:
-    seeds = _seeds(only_setting(group, method))
+    seeds = only_setting(group, method).seeds
     every = method_runs(group.results)
-    rows = [row for row in every if _seeds(row) == seeds and _finished(row)]
+    rows = [row for row in every if row.seeds == seeds and _finished(row)]
     left_out = tuple(row.label for row in every if row not in rows)
     answers = [[answers_of(result, runs) for result in row.results] for row in rows]
     first = group.results[0]
@@ -194,10 +192,6 @@ def rank_ranges(totals: Array, taking_part: Array) -> tuple[Array, Array]:
     return best, worst
 
 
-def _seeds(row: MethodRuns) -> tuple[int, ...]:
-    return tuple(result.seed for result in row.results)
-
-
 def _finished(row: MethodRuns) -> bool:
     return all(result.matrix.complete for result in row.results)
 
@@ -209,6 +203,6 @@ def _ranks(first: float, last: float) -> str:
 
 
 def _cell(difference: float, low: float, high: float) -> Cell:
-    ends = f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
     differs = low > 0 or high < 0
-    return Cell(f"{percent(difference, signed=True)} {ends}", BEST if differs else "")
+    text = f"{percent(difference, signed=True)} {interval(low, high)}"
+    return Cell(text, BEST if differs else "")

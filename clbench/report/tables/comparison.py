@@ -14,7 +14,7 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.correctness import disagreement, read_rows
 from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import Cell, Grid
-from clbench.report.tables.grid import percent
+from clbench.report.tables.grid import interval, percent
 from clbench.report.tables.groups import (
     ComparableGroup,
     MethodRuns,
@@ -112,12 +112,12 @@ class Comparison:
                 percent(row["first"]),
                 percent(row["second"]),
                 percent(row["difference"], signed=True) + spread,
-                f"[{percent(row['low'], signed=True)}, {percent(row['high'], signed=True)}]",
+                interval(row["low"], row["high"]),
                 *("" if math.isnan(row[key]) else f"{row[key]:.2g}" for key in ("p", "p_holm")),
             )
             rows.append(tuple(Cell(text) for text in cells))
-        interval = f"{100 * CONFIDENCE:.0f} % interval"
-        header = ("", "n", "Images", *self.labels, "Difference", interval, "p", "p (Holm)")
+        ends = f"{100 * CONFIDENCE:.0f} % interval"
+        header = ("", "n", "Images", *self.labels, "Difference", ends, "p", "p (Holm)")
         metrics = int(self.table["p"].isna().sum())
         return Grid(header, tuple(rows), (False, *[True] * (len(header) - 1)), frozenset({metrics}))
 
@@ -160,7 +160,7 @@ def compare_methods(runs: RunFiles, first: str, second: str) -> list[Comparison]
 
 def _compare(group: ComparableGroup, runs: RunFiles, first: str, second: str) -> Comparison:
     rows = (only_setting(group, first), only_setting(group, second))
-    seeds = [tuple(result.seed for result in row.results) for row in rows]
+    seeds = [row.seeds for row in rows]
     if seeds[0] != seeds[1]:
         raise ClbenchError(
             f"{first} has the seeds {_listed(seeds[0])}, {second} {_listed(seeds[1])} "

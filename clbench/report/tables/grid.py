@@ -62,6 +62,15 @@ def percent(fraction: float, signed: bool = False) -> str:
     return f"{value:+.1f}" if signed and value else f"{value:.1f}"
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of an interval of a difference.
+
+    >>> interval(-0.012, 0.006)
+    '[-1.2, +0.6]'
+    """
+    return f"[{percent(low, signed=True)}, {percent(high, signed=True)}]"
+
+
 def short_number(value: float, unit: str = "") -> str:
     """A count with a decimal prefix.
 

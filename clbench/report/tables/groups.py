@@ -86,6 +86,11 @@ class MethodRuns:
     slug: str
     results: tuple[RunResult, ...]
 
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each run."""
+        return tuple(result.seed for result in self.results)
+
 
 def comparable_groups(results: Iterable[RunResult]) -> list[ComparableGroup]:
     """Sort runs into groups of comparable ones, complete runs first.

@@ -116,35 +116,19 @@ def image_differences(
 def bootstrap_interval(
     differences: Sequence[ArrayLike], *, confidence: float = CONFIDENCE, seed: int = 0
 ) -> tuple[float, float]:
-    """The interval of one sum of means over images; see `bootstrap_intervals`.
+    """Percentile bootstrap interval of a sum of means over images.
 
     Args:
         differences: from `image_differences`.
-        confidence: see there.
-        seed: see there.
+        confidence: share of the resamples between the limits.
+        seed: of the resampling, see `resampled`.
 
     >>> bootstrap_interval([[0.5, 0.5]])
     (0.5, 0.5)
     """
     columns = [np.asarray(values, dtype=np.float64)[:, None] for values in differences]
-    ((low, high),) = bootstrap_intervals(columns, confidence=confidence, seed=seed).tolist()
+    ((low, high),) = limits(resampled(columns, seed=seed), confidence).tolist()
     return low, high
-
-
-def bootstrap_intervals(
-    differences: Sequence[Array], *, confidence: float = CONFIDENCE, seed: int = 0
-) -> Array:
-    """Percentile bootstrap intervals of sums of means over images, all from the same resamples.
-
-    Args:
-        differences: see `resampled`.
-        confidence: share of the resamples between the limits.
-        seed: see `resampled`.
-
-    Returns:
-        ``(K, 2)``: lower and upper limits, the quantiles ``(1 -/+ confidence) / 2``.
-    """
-    return limits(resampled(differences, seed=seed), confidence)
 
 
 def limits(totals: Array, confidence: float = CONFIDENCE) -> Array:
