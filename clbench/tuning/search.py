@@ -115,6 +115,10 @@ class Search:
 
 @functools.cache
 def points() -> Sequence[Sequence[float]]:
-    """Points of the unit cube, without the first, which is a corner."""
+    """Points of the unit cube: a Sobol sequence, moved by half the spacing of the first eight.
+
+    Those eight then lie in the middle of an eighth each of every dimension, and two in each
+    quarter of every two; without the move the first is a corner.
+    """
     found = qmc.Sobol(MOST + 1, scramble=False).random_base2(LARGEST)
-    return [tuple(point) for point in found[1:].tolist()]
+    return [tuple(point) for point in ((found + 0.5 / FIRST) % 1).tolist()]

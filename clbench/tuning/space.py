@@ -115,7 +115,7 @@ class Choice:
 Dimension = Range | Choice
 Space = dict[str, Dimension]
 
-RATE: Final = Range(2e-5, 2e-2, log=True)
+RATE: Final = Range(1e-5, 1e-1, log=True)
 """Learning rates that are tried of every method whose optimizer is AdamW or Adam."""
 
 

@@ -33,9 +33,15 @@ def test_the_first_eight_points_spread_over_every_dimension() -> None:
     asked = Search({"a": Range(0, 1), "b": Range(0, 1), "c": Range(0, 1)}, 8).ask()
     assert len(asked) == FIRST
     for name in "abc":
-        halves = [values[name] >= 0.5 for values in asked]
-        assert 3 <= sum(halves) <= 5
-        assert len({values[name] for values in asked}) == 8
+        assert sorted(values[name] for values in asked) == pytest.approx(
+            [(2 * place + 1) / 16 for place in range(8)], abs=1e-4
+        )
+
+
+def test_the_first_eight_points_pair_no_high_rate_with_one_kind_of_other_values() -> None:
+    asked = Search({"train.lr": RATE, "a": Range(0, 1)}, 8).ask()
+    quarters = [(v["train.lr"] >= 1e-3, v["a"] >= 0.5) for v in asked]
+    assert {quarters.count((high, large)) for high in (0, 1) for large in (0, 1)} == {2}
 
 
 def test_no_method_gets_more_trials_than_the_budget_wherever_its_optimum_lies() -> None:
@@ -81,11 +87,11 @@ def test_choices_at_an_end_are_told_and_not_extended() -> None:
 
 def test_diverged_trials_are_never_the_best_and_send_the_search_to_lower_rates() -> None:
     search = searched(
-        {"train.lr": RATE}, 12, lambda v: None if v["train.lr"] > 3e-5 else v["train.lr"]
+        {"train.lr": RATE}, 12, lambda v: None if v["train.lr"] > 1.5e-5 else v["train.lr"]
     )
     best = search.best
     assert best is not None
-    assert search.trials[best].values["train.lr"] <= 3e-5
+    assert search.trials[best].values["train.lr"] <= 1.5e-5
     hopeless = searched({"train.lr": RATE}, 12, lambda v: None)
     assert hopeless.best is None
     assert hopeless.extended == ["train.lr"]
