@@ -61,8 +61,8 @@ class GrowingList(nn.ModuleList):
         self.register_load_state_dict_pre_hook(_fit)  # type: ignore[no-untyped-call]
 
     def grow(self) -> nn.Module:
-        """Add one more module, on the device of the others, and return it."""
-        module = self._make()
+        """Add one more module, on the device of the others and in the list's mode; return it."""
+        module = self._make().train(self.training)
         tensor = next(self.parameters(), None)
         self.append(module if tensor is None else module.to(tensor.device))
         return module

@@ -126,6 +126,12 @@ def test_lists_may_stand_in_lists() -> None:
     assert [len(inner) for inner in target] == [1, 12]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_new_module_is_in_the_mode_of_its_list(training: bool) -> None:
+    grown = experts().train(training).grow()
+    assert grown.training is training
+
+
 def test_a_list_does_not_hide_what_changes_from_the_memory_of_text_features() -> None:
     layers = experts()
     states = {fingerprint(layers)}

@@ -45,8 +45,8 @@ class Against:
         method: name of the one that all are held against.
         seeds: those of all methods in the table.
         table: index: labels. Columns per metric: its `value`, the `difference`, and its `low` and
-            `high` end (fractions), as ``<metric>_<name>``; `first` and `last`, the ranks that a
-            method may have by Avg (NaN for upper bounds).
+            `high` end (fractions), as ``<metric>_<name>``; `best_rank` and `worst_rank` that
+            a method may have by Avg (NaN for upper bounds).
         left_out: labels of methods that have other seeds or unfinished runs.
     """
 
@@ -96,7 +96,7 @@ class Against:
             (
                 Cell(str(label)),
                 Cell(percent(row[f"{RANKED}_value"])),
-                Cell(_ranks(row["first"], row["last"])),
+                Cell(_ranks(row["best_rank"], row["worst_rank"])),
                 *(_cell(*(row[f"{m}_{part}"] for part in PARTS)) for m in metrics),
             )
             for label, row in self.table.iterrows()
@@ -156,7 +156,8 @@ def _against(group: ComparableGroup, runs: RunFiles, method: str) -> Against:
         columns[f"{metric}_low"], columns[f"{metric}_high"] = ends.T
     ranked = np.array([not is_upper_bound(row.results[0]) for row in rows])
     every_average = totals[:, list(weights).index(RANKED)]
-    columns["first"], columns["last"] = rank_ranges(every_average, ranked)
+    best, worst = rank_ranges(every_average, ranked)
+    columns["best_rank"], columns["worst_rank"] = best, worst
     table = pd.DataFrame(columns, index=pd.Index([row.label for row in rows], name="method"))
     ordered = table.sort_values(f"{RANKED}_value", ascending=False, kind="stable")
     return Against(group, method, seeds, ordered, left_out)
@@ -180,8 +181,8 @@ def rank_ranges(totals: Array, taking_part: Array) -> tuple[Array, Array]:
         methods less those that are worse; NaN where a method is not ranked. A method is better than
         another where the interval of their difference lies above zero.
 
-    >>> first, last = rank_ranges(np.array([[3.0, 2.0, 2.1], [3.1, 2.1, 2.0]]), np.ones(3, bool))
-    >>> first.tolist(), last.tolist()
+    >>> best, worst = rank_ranges(np.array([[3.0, 2.0, 2.1], [3.1, 2.1, 2.0]]), np.ones(3, bool))
+    >>> best.tolist(), worst.tolist()
     ([1.0, 2.0, 2.0], [1.0, 3.0, 3.0])
     """
     best, worst = np.full(totals.shape[1], np.nan), np.full(totals.shape[1], np.nan)
@@ -196,10 +197,10 @@ def _finished(row: MethodRuns) -> bool:
     return all(result.matrix.complete for result in row.results)
 
 
-def _ranks(first: float, last: float) -> str:
-    if np.isnan(first):
+def _ranks(best: float, worst: float) -> str:
+    if np.isnan(best):
         return ""
-    return f"{first:.0f}" if first == last else f"{first:.0f}\N{EN DASH}{last:.0f}"
+    return f"{best:.0f}" if best == worst else f"{best:.0f}\N{EN DASH}{worst:.0f}"
 
 
 def _cell(difference: float, low: float, high: float) -> Cell:

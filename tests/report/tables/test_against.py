@@ -60,13 +60,13 @@ def test_the_best_is_first_and_intervals_without_zero_are_marked(three: Files) -
 def test_ranks_by_hand() -> None:
     # The first is better than all; second and third change places; the fourth is worse than all.
     totals = np.array([[4.0, 2.0, 2.1, 1.0], [4.0, 2.1, 2.0, 1.1]])
-    first, last = rank_ranges(totals, np.ones(4, dtype=bool))
-    assert first.tolist() == [1, 2, 2, 4]
-    assert last.tolist() == [1, 3, 3, 4]
-    first, last = rank_ranges(totals, np.array([False, True, True, True]))
-    assert np.isnan([first[0], last[0]]).all()
-    assert first[1:].tolist() == [1, 1, 3]
-    assert last[1:].tolist() == [2, 2, 3]
+    best, worst = rank_ranges(totals, np.ones(4, dtype=bool))
+    assert best.tolist() == [1, 2, 2, 4]
+    assert worst.tolist() == [1, 3, 3, 4]
+    best, worst = rank_ranges(totals, np.array([False, True, True, True]))
+    assert np.isnan([best[0], worst[0]]).all()
+    assert best[1:].tolist() == [1, 1, 3]
+    assert worst[1:].tolist() == [2, 2, 3]
 
 
 def test_other_seeds_are_left_out_and_named(three: Files, make_result: MakeResult) -> None:
