@@ -106,11 +106,12 @@ class Making:
         if not hasattr(study.module, "measure"):
             return {}
         file = self.out / (f"quick-{MEASURED}" if self.quick else MEASURED)
-        if not file.is_file() or self.fresh:
+        basis = study.module.basis(quick=self.quick)
+        if self.fresh or not file.is_file() or _load_measured(file)["basis"] != basis:
             if not quiet:
                 console.print("measuring what no run tells")
             found = study.module.measure(quick=self.quick)
-            write_atomic(file, json.dumps(found, indent=1) + "\n")
+            write_atomic(file, json.dumps({"basis": basis, "found": found}, indent=1) + "\n")
         return read_measured(file)
 
 
@@ -153,12 +154,20 @@ def read_measured(file: Path) -> dict[str, Any]:
     Raises:
         ClbenchError: they are missing or damaged.
     """
+    found: dict[str, Any] = _load_measured(file)["found"]
+    return found
+
+
+def _load_measured(file: Path) -> dict[str, Any]:
+    """What was measured, and what it depended on."""
     try:
         content = load_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ClbenchError(
             f"{file} cannot be read ({error}): delete it, and measure again"
         ) from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(
+        isinstance(content.get(key), dict) for key in ("basis", "found")
+    ):
         raise ClbenchError(f"{file} holds no numbers by name: delete it, and measure again")
     return content

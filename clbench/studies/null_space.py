@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,11 +13,15 @@ import torch
 from torch import Tensor
 
 from clbench import config
+from clbench.core.settings import RunSettings
 from clbench.core.training import TrainingPlan
+from clbench.engine.rundir.provenance import Inputs
+from clbench.engine.rundir.sources import source_hash
 from clbench.engine.training.method_data import MethodData
 from clbench.engine.training.modules import planned
 from clbench.inputs import load_inputs
 from clbench.methods.gnsp import GNSP
+from clbench.studies.study import source_digest
 from clbench.testing.driving import end, run_steps
 
 STEPS: Final = (1, 10, 100)
@@ -33,6 +38,20 @@ WAYS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
 Found = dict[str, dict[str, dict[str, float]]]
 
 
+def basis(overrides: Mapping[str, Any], *, quick: bool) -> dict[str, Any]:
+    """What `measure_leaving` depends on: settings, sources, weights and images."""
+    settings = _settings(overrides, quick)
+    model, sequence = load_inputs(settings)
+    inputs = Inputs.of(model, sequence)
+    return {
+        "settings": settings.fingerprint(),
+        "method": source_hash(GNSP),
+        "source": source_digest(sys.modules[__name__]),
+        "weights": inputs.weights,
+        "images": dict(inputs.splits),
+    }
+
+
 def measure_leaving(overrides: Mapping[str, Any], *, quick: bool) -> Found:
     """Train two tasks of `mini` with GNSP, the second in several ways, and look at its update.
 
@@ -46,8 +65,7 @@ def measure_leaving(overrides: Mapping[str, Any], *, quick: bool) -> Found:
         projection is to keep free, and ``change``, that of the outputs for these features,
         ``||dW X|| / ||W X||``.
     """
-    given = {"first_tasks": 2, "method.projection": "gradient", **overrides}
-    settings, _ = config.resolve("gnsp", "mini", overrides=given, quick=quick)
+    settings = _settings(overrides, quick)
     torch.manual_seed(settings.seed)
     model, sequence = load_inputs(settings)
     method = GNSP(**settings.method.params)
@@ -82,6 +100,11 @@ def measure_leaving(overrides: Mapping[str, Any], *, quick: bool) -> Found:
             found[name][str(steps)] = _left(learner, before)
             done = steps
     return found
+
+
+def _settings(overrides: Mapping[str, Any], quick: bool) -> RunSettings:
+    given = {"first_tasks": 2, "method.projection": "gradient", **overrides}
+    return config.resolve("gnsp", "mini", overrides=given, quick=quick)[0]
 
 
 def _left(method: GNSP, before: Sequence[Tensor]) -> dict[str, float]:

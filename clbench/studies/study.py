@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -84,6 +86,12 @@ def find_study(name: str) -> Study:
         raise ClbenchError(f"study {name}: {where}: {problem['msg']}") from None
     module = f"clbench.studies.answers.{name.replace('-', '_')}"
     return Study(name, file, importlib.import_module(module))
+
+
+def source_digest(*parts: ModuleType | Callable[..., Any]) -> str:
+    """Hash of the source of modules and functions, for the `basis` of what they measure."""
+    texts = [inspect.getsource(part) for part in parts]
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def thinned(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -80,14 +80,17 @@ def test_missing_results_are_counted_and_the_cure_is_named(tmp_path: Path) -> No
         read_study(find_study("rho-scan"), tmp_path)
 
 
-def test_measurements_are_made_once_and_anew_if_asked(tmp_path: Path) -> None:
+def test_measurements_are_made_once_and_anew_if_asked_or_if_what_they_depend_on_changed(
+    tmp_path: Path,
+) -> None:
     calls: list[bool] = []
 
     def measure(*, quick: bool) -> dict[str, int]:
         calls.append(quick)
         return {"calls": len(calls)}
 
-    study = make_study(measure=measure)
+    version = {"of": 1}
+    study = make_study(measure=measure, basis=lambda *, quick: dict(version))
     making = Making(tmp_path / "runs", tmp_path / "out")
     assert making.make(study, QUIET).runs.measured == {"calls": 1}
     assert making.make(study, QUIET).runs.measured == {"calls": 1}
@@ -96,10 +99,16 @@ def test_measurements_are_made_once_and_anew_if_asked(tmp_path: Path) -> None:
     quick = Making(tmp_path / "runs", tmp_path / "out", quick=True)
     assert quick.make(study, QUIET).runs.measured == {"calls": 3}
     assert calls == [False, False, True]
-    assert json.loads((tmp_path / "out" / make.MEASURED).read_text()) == {"calls": 2}
+    kept = json.loads((tmp_path / "out" / make.MEASURED).read_text())
+    assert kept == {"basis": {"of": 1}, "found": {"calls": 2}}
+    version["of"] = 2
+    assert making.make(study, QUIET).runs.measured == {"calls": 4}
+    assert making.make(study, QUIET).runs.measured == {"calls": 4}
 
 
-@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff", b"{"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[1]", b"\xff", b"{", b"{}", b'{"basis": {}, "found": 1}']
+)
 def test_damaged_measurements_are_one_line(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "measured.json"
     file.write_bytes(content)

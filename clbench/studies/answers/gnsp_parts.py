@@ -19,6 +19,8 @@ LR: Final = "train.lr"
 METRICS: Final = {"transfer": "Transfer", "learned": "Learned", "average": "Avg", "last": "Last"}
 USUAL: Final = 4e-4
 """The learning rate at which the parts are told apart."""
+MEASURED: Final = {LR: USUAL, "method.rho": 0.15}
+"""Settings of what is measured besides runs."""
 PROJECTIONS: Final = ("gradient", "update", "none")
 LOSSES: Final = {"method.distillation": "distillation", "method.alignment": "alignment"}
 PLAIN: Final = "fine-tuning"
@@ -106,12 +108,19 @@ def numbers(runs: Runs) -> Mapping[str, str]:
     return found | _measured_numbers(runs.measured)
 
 
+def basis(*, quick: bool) -> dict[str, Any]:
+    """What `measure` depends on."""
+    from clbench.studies import null_space
+
+    return null_space.basis(MEASURED, quick=quick)
+
+
 def measure(*, quick: bool) -> dict[str, Any]:
     """How far updates leave the null space; see `clbench.studies.null_space`."""
     # What trains takes seconds to import; pages are written without it.
-    from clbench.studies.null_space import measure_leaving
+    from clbench.studies import null_space
 
-    return measure_leaving({"train.lr": USUAL, "method.rho": 0.15}, quick=quick)
+    return null_space.measure_leaving(MEASURED, quick=quick)
 
 
 def _parts(run: Run) -> str:

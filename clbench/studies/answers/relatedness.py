@@ -12,14 +12,18 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from clbench import registry
+from clbench.clip.model import CLIP
 from clbench.clip.weights.loading import load_clip
 from clbench.core.settings import BackboneSettings
 from clbench.datamodules.mini.domains import TASKS, domain_part
 from clbench.datamodules.mini.sequence import tasks
+from clbench.datamodules.sequence import TaskSequence
+from clbench.engine.rundir.provenance import Inputs
 from clbench.studies.analysis import Row, Table
 from clbench.studies.figures import Curve, Panel, draw_curves, middle
 from clbench.studies.runs import Estimate, Runs
 from clbench.studies.spread import Interval, mean_of, rank_correlation, slope_within, within
+from clbench.studies.study import source_digest
 
 DIRECTIONS: Final = 8
 """Principal directions of a task's features that are compared, of 128."""
@@ -69,6 +73,17 @@ class Pair:
         return "neighbours" if any(domains <= group for group in NEIGHBOURS) else "strangers"
 
 
+def basis(quick: bool) -> dict[str, Any]:
+    """What `measure` depends on."""
+    inputs = Inputs.of(*_inputs(quick))
+    return {
+        "weights": inputs.weights,
+        "images": dict(inputs.splits),
+        "directions": DIRECTIONS,
+        "source": source_digest(measure, principal_directions),
+    }
+
+
 def measure(quick: bool) -> dict[str, Any]:
     """How alike all halves of all domains are to the untrained CLIP.
 
@@ -76,10 +91,8 @@ def measure(quick: bool) -> dict[str, Any]:
         Two tables by names of tasks: ``cosine`` of the mean features of the training images, and
         ``overlap``, the mean squared cosine of the angles between the leading principal directions.
     """
-    recipe = registry.benchmark("mini")
-    model = load_clip(BackboneSettings(**recipe.backbone))
-    names = [f"{domain}-{part}of2" for domain in TASKS for part in (1, 2)]
-    sequence = tasks(order=names, quick=quick)
+    model, sequence = _inputs(quick)
+    names = [task.name for task in sequence.benchmark.tasks]
     means, bases = [], []
     with torch.no_grad():
         for index in range(len(names)):
@@ -95,6 +108,13 @@ def measure(quick: bool) -> dict[str, Any]:
         key: {a: {b: found[i, j] for j, b in enumerate(names)} for i, a in enumerate(names)}
         for key, found in (("cosine", cosine), ("overlap", overlap))
     }
+
+
+def _inputs(quick: bool) -> tuple[CLIP, TaskSequence]:
+    """The untrained CLIP, and the halves of all domains as tasks."""
+    model = load_clip(BackboneSettings(**registry.benchmark("mini").backbone))
+    names = [f"{domain}-{part}of2" for domain in TASKS for part in (1, 2)]
+    return model, tasks(order=names, quick=quick)
 
 
 def principal_directions(features: Tensor, count: int) -> Tensor:

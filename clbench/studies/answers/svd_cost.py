@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -12,6 +13,7 @@ from rich.progress import track
 
 from clbench.core.foreign.console import SafeConsole
 from clbench.engine.rundir.provenance import collect
+from clbench.studies import decompositions
 from clbench.studies.analysis import Row, Table
 from clbench.studies.decompositions import (
     RANK,
@@ -28,6 +30,7 @@ from clbench.studies.decompositions import (
 )
 from clbench.studies.figures import Curve, Panel, draw_curves
 from clbench.studies.runs import Runs
+from clbench.studies.study import source_digest
 
 MODELS: Final = {
     "B/32": "ViT-B-32",
@@ -54,6 +57,19 @@ TITLES: Final = {
 LEAST: Final = 1e-6
 """Degrees that smaller angles are drawn at."""
 EMBEDDED: Final = "embedded"
+
+
+def basis(quick: bool) -> dict[str, Any]:
+    """What `measure` depends on, besides the machine."""
+    weights = hashlib.sha256(b"".join(w.numpy().tobytes() for w in embedded_weights()))
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.cuda.is_available(),
+        "models": list(MODELS.values()),
+        "sizes": [BATCH, CLASSES, CUT, REPEATS],
+        "weights": weights.hexdigest()[:16],
+        "source": source_digest(measure, decompositions),
+    }
 
 
 def measure(quick: bool) -> dict[str, Any]:
