@@ -60,6 +60,9 @@ TARGETS: dict[str, tuple[str, ...]] = {
 LIBRARIES = ("lightning.pytorch", "open_clip", "pandas", "pytest", "torchmetrics", "typer")
 """Imported once, before a process for every mutant splits off."""
 
+UNUSED = 99
+"""Exit code of tests that never imported the mutant."""
+
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -197,8 +200,10 @@ class _Loader(importlib.machinery.SourceFileLoader):
     def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
         super().__init__(name, str(path))
         self.tree = tree
+        self.used = False
 
     def get_code(self, fullname: str) -> CodeType:
+        self.used = True
         return compile(self.tree, self.path, "exec")
 
 
@@ -231,7 +236,9 @@ def tests_pass(path: str, tree: ast.Module | None, limit: float) -> bool:
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status) == 0
+            if (code := os.waitstatus_to_exitcode(status)) == UNUSED:
+                raise SystemExit(f"the tests of {path} do not import it")
+            return code == 0
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -244,12 +251,16 @@ def _run_tests(path: str, tree: ast.Module | None) -> int:
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
-    if tree is not None:
-        sys.meta_path.insert(0, _Finder(path, tree))
+    finder = None if tree is None else _Finder(path, tree)
+    if finder is not None:
+        sys.meta_path.insert(0, finder)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "clbench"]:
+            del sys.modules[name]  # what this program imports itself
     with tempfile.TemporaryDirectory(prefix="clbench-mutant-") as folder:
         options = ["-x", "-q", "-n0", "-p", "no:cacheprovider", "--basetemp", f"{folder}/tests"]
         options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what LIBRARIES import
-        return int(pytest.main([*options, *(f"tests/{name}" for name in TARGETS[path])]))
+        code = int(pytest.main([*options, *(f"tests/{name}" for name in TARGETS[path])]))
+    return UNUSED if finder is not None and not finder.loader.used else code
 
 
 def try_mutants(paths: Sequence[str], minutes: float, state: Path) -> dict[Mutant, bool]:

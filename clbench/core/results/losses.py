@@ -94,11 +94,12 @@ def same_losses(first: Path, second: Path) -> list[str]:
         if [[*record] for record in one] != [[*record] for record in other]:
             return ["the losses are not of the same steps and terms"]
         pairs = [(a, b) for a, b in zip(one, other, strict=True) if a != b]
-        largest = max((abs(a[name] - b[name]) for a, b in pairs for name in a), default=0.0)
+        if not pairs:
+            return []
+        largest = max(abs(a[name] - b[name]) for a, b in pairs for name in a)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ClbenchError(f"{LOSS_FILE} of {first} or {second} is damaged: {error}") from error
-    text = f"{len(pairs)} of {len(one)} records of losses differ, by up to {largest:.3g}"
-    return [text] if pairs else []
+    return [f"{len(pairs)} of {len(one)} records of losses differ, by up to {largest:.3g}"]
 
 
 def _read(path: Path) -> dict[int, list[Record]]:

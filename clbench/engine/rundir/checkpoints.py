@@ -213,11 +213,11 @@ class CheckpointStore:
     def _clean(self) -> None:
         """Remove what writes that were killed have left."""
         for path in self.folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+            path.unlink()
         valid = {path.stem for path in self.folder.glob("task-*.json")}
         for path in self.folder.glob("task-*.safetensors"):
             if path.stem not in valid:
-                path.unlink(missing_ok=True)
+                path.unlink()
 
 
 def _compare(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -86,6 +86,9 @@ def test_mistakes_are_one_clear_error(
         check_signature(run, tmp_path / "missing")
     with pytest.raises(ClbenchError, match=r"name the file that ends in \.pub"):
         check_signature(run, key)
+    (tmp_path / "both.pub").write_text("".join(public(one).read_text() for one in keys))
+    with pytest.raises(ClbenchError, match=r"both\.pub holds no public key"):
+        check_signature(run, tmp_path / "both.pub")
     (tmp_path / "nonsense").write_text("nonsense")
     with pytest.raises(ClbenchError, match=r"ssh-keygen cannot sign with .*nonsense: \S"):
         sign(run, tmp_path / "nonsense")

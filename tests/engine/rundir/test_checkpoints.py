@@ -83,6 +83,14 @@ def test_keys_that_look_like_paths_do_not_collide() -> None:
     assert restored["a/b"].item() == 1
 
 
+def test_a_part_of_a_tensor_is_kept_without_the_rest() -> None:
+    whole = torch.arange(6.0)
+    tensors, _ = pack({"part": whole[2:4], "whole": whole})
+    assert tensors["part"].tolist() == [2, 3]
+    assert tensors["part"].untyped_storage().nbytes() == 8
+    assert tensors["whole"].tolist() == whole.tolist()
+
+
 @pytest.mark.parametrize("value", [object(), {1: object()}, {"x": {3, 4}}])
 def test_state_that_is_no_data_is_refused_by_name(store: CheckpointStore, value: object) -> None:
     with pytest.raises(ClbenchError, match="cannot keep method/thing"):

@@ -143,3 +143,23 @@ def test_a_damaged_result_beside_checkpoints_says_how_to_go_on(tmp_path: Path) -
     first.unlink()
     with pytest.raises(ClbenchError, match=r"no sound checkpoint lies beside it; --fresh starts"):
         directory.result()
+
+
+def test_a_link_is_not_taken_for_a_free_directory(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").mkdir()
+    link = tmp_path / "runs" / "run"
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ClbenchError, match="is a symbolic link"):
+        RunDirectory(link, tmp_path / "runs").require_free()
+
+
+def test_a_finished_run_is_sealed_until_it_is_made_again(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path) as directory:
+        directory.log("done")
+        assert not directory.sealed
+        directory.seal()
+        assert directory.sealed
+        assert "log.txt" in json.loads((tmp_path / "manifest.json").read_text())["files"]
+        directory.unseal()
+        assert not directory.sealed

@@ -149,3 +149,24 @@ def test_a_vanished_note_ends_no_run(tmp_path: Path) -> None:
     ownership._done = TwoBeats()
     ownership._keep_beating()
     assert len(ownership._done.waits) == 3
+
+
+def test_asking_whether_a_directory_is_free_finds_who_holds_it(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ClbenchError, match=rf"in use by process {holder.pid} on "):
+        RunDirectory(tmp_path).require_free()
+
+
+def test_who_was_refused_does_not_hold_the_directory(tmp_path: Path) -> None:
+    note = leave_note(tmp_path, 0.0)
+    refused = Ownership(tmp_path)
+    with pytest.raises(ClbenchError, match="in use by process 4711"):
+        refused.acquire()
+    note.unlink()
+    Ownership(tmp_path).require_free()
+
+
+def test_what_was_never_held_may_be_given_back(tmp_path: Path) -> None:
+    Ownership(tmp_path).release()
+    Ownership(tmp_path).require_free()
