@@ -10,7 +10,41 @@ from typing import Any
 import pytest
 
 from clbench.core.errors import ClbenchError
-from clbench.core.files import content_hash, file_hash, round_significant, write_atomic
+from clbench.core.files import (
+    cached_file,
+    content_hash,
+    file_hash,
+    round_significant,
+    user_cache,
+    write_atomic,
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"CLBENCH_CACHE": "/own", "XDG_CACHE_HOME": "/xdg", "HOME": "/home"}, "/own"),
+        ({"XDG_CACHE_HOME": "/xdg", "HOME": "/home"}, "/xdg/clbench"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/home"}, "/home/.cache/clbench"),
+        ({"HOME": "/home"}, "/home/.cache/clbench"),
+    ],
+)
+def test_the_cache_lies_where_variables_say(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CLBENCH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert user_cache() == Path(expected)
+    assert cached_file("cache:weights/file") == Path(expected) / "weights" / "file"
+    assert cached_file("weights/file") is None
+
+
+@pytest.mark.parametrize("name", ["cache:/etc/passwd", "cache:../file", "cache:a/../../file"])
+def test_names_lead_nowhere_out_of_the_cache(name: str) -> None:
+    with pytest.raises(ClbenchError, match="leads out of the user's cache folder"):
+        cached_file(name)
 
 
 def test_writes_text_and_bytes_and_makes_folders(tmp_path: Path) -> None:

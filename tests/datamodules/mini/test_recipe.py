@@ -55,17 +55,6 @@ def test_weights_are_made_kept_in_the_cache_and_found_there(
     assert torch.isfinite(made.encode_text(made.tokenize(["a picture of a star."]))).all()
 
 
-@pytest.mark.parametrize("name", ["cache:../weights.pt", "cache:/etc/weights.pt"])
-def test_a_cached_file_lies_in_the_cache(name: str) -> None:
-    with pytest.raises(ClbenchError, match="leads out of"):
-        cached_file(name)
-
-
-def test_other_names_are_no_cached_files() -> None:
-    assert cached_file("openai") is None
-    assert cached_file("clbench.datamodules.mini:clip.safetensors") is None
-
-
 class InThisProcess:
     """Stands in for a pool of processes."""
 
