@@ -104,14 +104,12 @@ def data_root(root: Path | None) -> Path:
 def list_data(benchmark: Listed = "all", root: Root = None) -> None:
     """Show which data sets are present, in whose layout, and what a download would fetch."""
     from clbench.datamodules.fetching.inventory import survey
+    from clbench.datamodules.probing.survey import survey_probes
 
     folder, states = data_root(root), []
     if benchmark.lower() != completion.PROBES:
         states = survey(data_sets(benchmark), folder, splits_of(benchmark))
     if benchmark.lower() in (completion.PROBES, "all"):
-        # What probes read takes torch along, which takes seconds to import.
-        from clbench.datamodules.probing.survey import survey_probes
-
         states += survey_probes(folder)
     _show(states, folder)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clbench.core.errors import ClbenchError
-from clbench.core.probe import GeneralSet
 from clbench.core.task import ClassTexts
 from clbench.datamodules.pixels.data_folder import Cache
-from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
 from clbench.datamodules.pixels.rgb import SUFFIXES
 from clbench.datamodules.pixels.samples import Samples
+
+if TYPE_CHECKING:
+    from clbench.core.probe import GeneralSet
+    from clbench.datamodules.pixels.decoded import Decoded
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def general_sets(
     Raises:
         ClbenchError: one is incomplete or holds something else.
     """
+    # torch takes seconds to import, and `locate` does without.
+    from clbench.core.probe import GeneralSet
+    from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
+
     found = {name: _read(name, root) for name in VARIANTS if _folder(name, root) is not None}
     if not found:
         return ()
@@ -110,6 +116,8 @@ def _only(imagenet: GeneralSet, known: NDArray[np.int64], places: list[int]) -> 
         known: place of each of its classes.
         places: of the classes, in the order in which they are numbered now.
     """
+    from clbench.datamodules.pixels.decoded import Decoded
+
     images = imagenet.images
     assert isinstance(images, Decoded)
     labels = known[images.labels.numpy()]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from clbench.core.errors import ClbenchError
 from clbench.core.foreign.json_text import load_json
-from clbench.core.probe import CaptionedSet
 from clbench.datamodules.pixels.data_folder import Cache
-from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
 from clbench.datamodules.pixels.samples import Samples
+
+if TYPE_CHECKING:
+    from clbench.core.probe import CaptionedSet
 
 CAPTIONS: Final = 5
 """Captions of an image that count; a few images of COCO have more."""
@@ -80,6 +81,10 @@ def captioned_sets(
     Raises:
         ClbenchError: a file is damaged, or images are missing.
     """
+    # torch takes seconds to import, and `locate` does without.
+    from clbench.core.probe import CaptionedSet
+    from clbench.datamodules.pixels.decoded import QUICK_TEST, Decoded
+
     sets = []
     for name in COLLECTIONS:
         file = _file(name, root)

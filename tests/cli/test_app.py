@@ -38,6 +38,17 @@ def test_help_shows_commands_and_examples_without_loading_torch() -> None:
         assert "Example" in invoke(name, "--help").output
 
 
+def test_data_sets_are_listed_without_loading_torch(tmp_path: Path) -> None:
+    """ImageNet's classes, which take timm along, are asked for only where its images lie."""
+    listing = f"app(['data', 'list', '--root', {str(tmp_path)!r}], standalone_mode=False)"
+    code = (
+        f"import sys; from clbench.cli.app import app; {listing}; sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"imagenet-v2" in done.stdout
+
+
 def test_the_commands_have_headings() -> None:
     text = invoke("--help").output
     for heading, command in (
