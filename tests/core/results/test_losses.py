@@ -101,6 +101,13 @@ def test_each_wrong_number_is_named(
     assert finding.text.startswith(expected)
 
 
+def test_of_many_steps_the_first_are_named(tmp_path: Path) -> None:
+    train = TRAIN.model_copy(update={"steps": 80})
+    found = records(train)
+    finding = check(tmp_path, drop(1)(found), train, total=240)
+    assert finding.text == "the records of arrows are not those of steps 20, 40, 60, ..."
+
+
 def test_the_steps_are_those_of_the_result(tmp_path: Path) -> None:
     finding = check(tmp_path, records(), total=111)
     assert finding == Finding("metrics.jsonl", "110 steps, the result has 111", False)
