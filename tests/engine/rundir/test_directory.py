@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -73,6 +74,15 @@ def test_records_beyond_a_position_are_dropped_and_so_is_half_a_line(tmp_path: P
         ]
         directory.drop_records(Position(1))
     assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("damage", ["{", '{"step": 3}', "[]", '"x"'])
+def test_records_end_where_one_is_damaged(tmp_path: Path, damage: str) -> None:
+    whole = ['{"task": 1, "step": 1}', '{"task": 1, "step": 2}']
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*whole, damage, *whole]))
+    with RunDirectory(tmp_path) as directory:
+        directory.drop_records(Position(3, 0))
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == whole
 
 
 @pytest.mark.parametrize("place", ["leaf", "method", "checkpoints", "log.txt", "row"])
@@ -163,3 +173,30 @@ def test_a_finished_run_is_sealed_until_it_is_made_again(tmp_path: Path) -> None
         assert "log.txt" in json.loads((tmp_path / "manifest.json").read_text())["files"]
         directory.unseal()
         assert not directory.sealed
+
+
+def test_one_run_after_another_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    for name in ("first", "second"):
+        with RunDirectory(path):
+            (path / name).touch()
+        aside = RunDirectory(path).put_aside()
+        assert aside is not None
+        assert aside.parent == tmp_path / "aside"
+        assert (aside / name).exists()
+        assert not path.exists()
+    assert RunDirectory(path).put_aside() is None
+
+
+def test_a_run_that_cannot_be_moved_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunDirectory(tmp_path / "run"):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(ClbenchError, match=r"cannot put .*run aside: .*; move it yourself"):
+        RunDirectory(tmp_path / "run").put_aside()

@@ -168,3 +168,13 @@ def test_who_was_refused_does_not_hold_the_directory(tmp_path: Path) -> None:
 def test_what_was_never_held_may_be_given_back(tmp_path: Path) -> None:
     Ownership(tmp_path).release()
     Ownership(tmp_path).require_free()
+
+
+def test_who_holds_a_directory_is_noted_and_the_note_goes_with_them(tmp_path: Path) -> None:
+    held = Ownership(tmp_path)
+    held.acquire()
+    noted = Owner.read(tmp_path / ".owner.json")
+    assert noted is not None
+    assert (noted.pid, noted.host) == (os.getpid(), os.uname().nodename)
+    held.release()
+    assert not (tmp_path / ".owner.json").exists()
