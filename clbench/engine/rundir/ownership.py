@@ -137,8 +137,8 @@ class Ownership:
         self._done.set()
         if self._beat is not None:
             self._beat.join()
-        with suppress(OSError):  # it was never ours, or the directory vanished
-            self._note.unlink()
+        with suppress(OSError):  # the directory may have vanished
+            self._note.unlink(missing_ok=True)
         self._lock.release()
 
     def _refuse_living(self, owner: Owner | None) -> None:
