@@ -13,6 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.checkpoints import Checkpoint, CheckpointStore, Position
 from clbench.engine.rundir.directory import RunDirectory, run_path
+from tests.made_up import make_result
 
 
 def settings(**changes: object) -> RunSettings:
@@ -124,6 +125,8 @@ def test_a_directory_that_vanished_is_told(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "run")
         with pytest.raises(ClbenchError, match="disappeared during the run"):
             directory.require()
+        with pytest.raises(ClbenchError, match="disappeared during the run"):
+            directory.save_result(make_result())
         with pytest.raises(ClbenchError, match=r"cannot write .*log\.txt"):
             directory.log("x")
     assert not (tmp_path / "run").exists()
@@ -153,6 +156,15 @@ def test_a_damaged_result_beside_checkpoints_says_how_to_go_on(tmp_path: Path) -
     first.unlink()
     with pytest.raises(ClbenchError, match=r"no sound checkpoint lies beside it; --fresh starts"):
         directory.result()
+
+
+def test_a_directory_that_is_held_is_not_free(tmp_path: Path) -> None:
+    with (
+        RunDirectory(tmp_path),
+        pytest.raises(ClbenchError, match=rf"in use by process {os.getpid()} on "),
+    ):
+        RunDirectory(tmp_path).require_free()
+    RunDirectory(tmp_path).require_free()
 
 
 def test_a_link_is_not_taken_for_a_free_directory(tmp_path: Path) -> None:

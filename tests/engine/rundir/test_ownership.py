@@ -156,6 +156,24 @@ def test_asking_whether_a_directory_is_free_finds_who_holds_it(
         RunDirectory(tmp_path).require_free()
 
 
+def test_where_no_lock_can_be_asked_for_nobody_is_taken_to_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunDirectory(tmp_path):
+        pass
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse_writing)
+    monkeypatch.setattr("fcntl.flock", refuse_writing)
+    RunDirectory(tmp_path).require_free()
+
+
+def test_who_only_asked_does_not_hold_the_directory(tmp_path: Path) -> None:
+    with RunDirectory(tmp_path):
+        pass
+    asked = Ownership(tmp_path)
+    asked.require_free()
+    Ownership(tmp_path).require_free()
+
+
 def test_who_was_refused_does_not_hold_the_directory(tmp_path: Path) -> None:
     note = leave_note(tmp_path, 0.0)
     refused = Ownership(tmp_path)
