@@ -53,6 +53,7 @@ studies: $(VENV)/.stamp-run  ## complete all studies and write their pages (hour
 	@for name in $$($(BIN)/clbench study | cut -d: -f1); do \
 		$(BIN)/clbench study $$name --out reports/studies/$$name --page docs/studies/$$name.md $(ARGS) || exit; \
 	done
+	$(BIN)/python -m clbench.report.embed README.md docs/studies/index.md
 
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
 	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb

@@ -33,7 +33,7 @@ FOLDERS = sorted({file.parent for file in FILES})
 TABLED = [f for f in FOLDERS if not {REPORTS / "studies", REPORTS / "tuning"} & {*f.parents}]
 """Folders beside which tables of comparable runs lie; studies and searches have others."""
 MINI = [file for file in FILES if file.parent == REPORTS / "mini/results"]
-PAGES = [ROOT / "README.md", *sorted(REPORTS.rglob("README.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs/studies/index.md", *sorted(REPORTS.rglob("README.md"))]
 
 
 def name(path: Path) -> str:
@@ -131,7 +131,7 @@ def test_the_committed_table_is_that_of_the_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_pages_hold_the_committed_table(page: Path) -> None:
+def test_pages_hold_the_committed_tables_and_findings(page: Path) -> None:
     assert page.read_text() == embedded(page), "run `make report`"
 
 

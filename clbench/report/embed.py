@@ -1,26 +1,32 @@
-"""Keep a generated table inside a hand-written Markdown page.
+"""Keep what is generated inside a hand-written Markdown page: tables, and what studies found.
 
 ``python -m clbench.report.embed README.md`` updates every table between
-``<!-- table: FILE -->`` and ``<!-- end of table -->``; FILE is relative to the page.
+``<!-- table: FILE -->`` and ``<!-- end of table -->``, and every list of findings between
+``<!-- studies: FOLDER -->`` and ``<!-- end of studies -->``; FILE and FOLDER are relative to the
+page.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 
 _BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+_STUDIES = re.compile(r"(<!-- studies: (\S+) -->\n).*?(<!-- end of studies -->)", re.DOTALL)
+IN_SHORT: Final = "**In short:** "
+"""Begins the line of a study's page that says what it found."""
 
 
 def embedded(page: Path) -> str:
-    """The text of a page with its tables updated.
+    """The text of a page with its tables and findings updated.
 
     Raises:
-        ClbenchError: the page or one of its tables cannot be read.
+        ClbenchError: the page, one of its tables or the page of a study cannot be read.
     """
 
     def renewed(block: re.Match[str]) -> str:
@@ -28,7 +34,22 @@ def embedded(page: Path) -> str:
         body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
         return f"{block[1]}\n{body.strip()}\n\n{block[3]}"
 
-    return _BLOCK.sub(renewed, _read(page))
+    def found(block: re.Match[str]) -> str:
+        return f"{block[1]}\n{_findings(page.parent, block[2])}\n\n{block[3]}"
+
+    return _STUDIES.sub(found, _BLOCK.sub(renewed, _read(page)))
+
+
+def _findings(start: Path, folder: str) -> str:
+    """A list of the studies whose pages lie in a folder: titles with links, what was found."""
+    items = []
+    for file in sorted((start / folder).glob("*.md")):
+        lines = _read(file).splitlines()
+        for line in lines:
+            if line.startswith(IN_SHORT):
+                link = (PurePosixPath(folder) / file.name).as_posix()
+                items.append(f"- [{lines[0].removeprefix('# ')}]({link}) {line[len(IN_SHORT) :]}")
+    return "\n".join(items)
 
 
 def _read(path: Path) -> str:
@@ -39,7 +60,7 @@ def _read(path: Path) -> str:
 
 
 def main() -> None:
-    """Update the tables of the pages named on the command line."""
+    """Update what is generated in the pages named on the command line."""
     try:
         for name in sys.argv[1:]:
             write_atomic(Path(name), embedded(Path(name)))

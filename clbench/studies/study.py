@@ -29,8 +29,9 @@ class StudyFile(BaseModel):
         question: what is asked, in a few sentences.
         runs: the grid, as `clbench sweep` takes it; None where nothing is trained.
         caption: what the figure shows.
-        answer: what was found. Numbers stand for themselves nowhere: ``{name}`` is what the
-            analysis of the runs calls so.
+        finding: the answer in one line. Numbers stand for themselves nowhere: ``{name}`` is what
+            the analysis of the runs calls so.
+        answer: what was found, in a paragraph, with numbers in the same way.
         changes: what would change the answer.
         commands: the same on real data, as lines for a terminal.
     """
@@ -41,6 +42,7 @@ class StudyFile(BaseModel):
     question: str
     runs: dict[str, Any] | None = None
     caption: str
+    finding: str
     answer: str
     changes: str
     commands: str

@@ -9,6 +9,7 @@ from typing import Final
 
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
+from clbench.report.embed import IN_SHORT
 from clbench.report.formats.render import to_markdown
 from clbench.report.tables.documents import format_csv
 from clbench.studies.analysis import Table
@@ -56,7 +57,7 @@ def write_study(made: Made, out: Path, page: Path | None = None) -> list[Path]:
 
 
 def page_text(made: Made, table: Table, picture: str) -> str:
-    """The page: question, what was run, figure, table, answer, what would change it.
+    """The page: finding, question, what was run, figure, table, answer, what would change it.
 
     Args:
         made: the study and its runs.
@@ -68,9 +69,13 @@ def page_text(made: Made, table: Table, picture: str) -> str:
     """
     study, file = made.study, made.study.file
     notes = "".join(f"\n{note}\n" for note in table.notes)
-    answer = SMOKE if made.quick else filled(file.answer, study.module.numbers(made.runs))
+    finding = answer = SMOKE
+    if not made.quick:
+        numbers = study.module.numbers(made.runs)
+        finding, answer = filled(file.finding, numbers), filled(file.answer, numbers)
     parts = [
         f"# {file.title}",
+        f"{IN_SHORT}{finding.strip()}",
         file.question.strip(),
         f"## What was run\n\n{_told(made)}",
         f"## Figure\n\n![{file.title}]({picture})\n\n{file.caption.strip()}",

@@ -34,6 +34,7 @@ def make_study(answer: str = "Last is {last}.", **module: Any) -> Study:
         **module,
     }
     texts = {"question": "How?", "caption": "Last.", "changes": "Nothing.", "commands": "clbench"}
+    texts |= {"finding": "{last}, in short."}
     file = StudyFile(title="A study", answer=answer, runs=None, **texts)
     return Study("made-up", file, SimpleNamespace(**parts))  # type: ignore[arg-type]
 
@@ -59,6 +60,13 @@ def test_the_same_runs_give_the_same_bytes(tmp_path: Path) -> None:
     made = make_made(tmp_path)
     first = [file.read_bytes() for file in write_study(made, tmp_path / "a")]
     assert first == [file.read_bytes() for file in write_study(made, tmp_path / "b")]
+
+
+def test_the_page_begins_with_what_was_found(tmp_path: Path) -> None:
+    made = make_made(tmp_path)
+    text = page_text(made, Table(("a",), [(1,)]), "a.svg")
+    last = made.runs.estimate("last")
+    assert text.startswith(f"# A study\n\n**In short:** {last}, in short.\n\nHow?\n\n")
 
 
 def test_an_answer_cannot_name_what_was_not_measured(tmp_path: Path) -> None:
