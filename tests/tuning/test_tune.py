@@ -201,7 +201,7 @@ def test_a_dry_run_says_what_would_be_searched(runs: Runs, tmp_path: Path) -> No
     arguments = ["tune", "--methods", "nusa,rail,zeroshot", "--dry-run", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    for text in ("train.lr", "2e-05 to 0.02 (log)", "method.rank", "16, 32, 64", "nothing"):
+    for text in ("train.lr", "1e-05 to 0.1 (log)", "method.rank", "16, 32, 64", "nothing"):
         assert text in done.output
     assert "33 trials, and up to 12 repetitions" in done.output
     assert runs.made == []
