@@ -156,6 +156,13 @@ def test_asking_whether_a_directory_is_free_finds_who_holds_it(
         RunDirectory(tmp_path).require_free()
 
 
+def test_a_directory_that_another_host_holds_is_not_free(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    leave_note(tmp_path, 0.0)
+    with pytest.raises(ClbenchError, match="in use by process 4711 on elsewhere"):
+        RunDirectory(tmp_path).require_free()
+
+
 def test_where_no_lock_can_be_asked_for_nobody_is_taken_to_hold_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
