@@ -16,8 +16,7 @@ from typing import Final
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 
-_BLOCK = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-_STUDIES = re.compile(r"(<!-- studies: (\S+) -->\n).*?(<!-- end of studies -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- (table|studies): (\S+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 IN_SHORT: Final = "**In short:** "
 """Begins the line of a study's page that says what it found."""
 
@@ -30,14 +29,16 @@ def embedded(page: Path) -> str:
     """
 
     def renewed(block: re.Match[str]) -> str:
-        text = _read(page.parent / block[2])
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
-        return f"{block[1]}\n{body.strip()}\n\n{block[3]}"
+        make = _table if block[2] == "table" else _findings
+        return f"{block[1]}\n{make(page.parent, block[3])}\n\n{block[4]}"
 
-    def found(block: re.Match[str]) -> str:
-        return f"{block[1]}\n{_findings(page.parent, block[2])}\n\n{block[3]}"
+    return _BLOCK.sub(renewed, _read(page))
 
-    return _STUDIES.sub(found, _BLOCK.sub(renewed, _read(page)))
+
+def _table(start: Path, file: str) -> str:
+    """A table without its headings."""
+    lines = _read(start / file).splitlines()
+    return "\n".join(line for line in lines if not line.startswith("#")).strip()
 
 
 def _findings(start: Path, folder: str) -> str:
