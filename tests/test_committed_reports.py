@@ -6,7 +6,6 @@ measurement must not make these tests fail.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from clbench.report.figures.draw import draw_figures
 from clbench.report.figures.style import file_bytes
 from clbench.report.tables.groups import comparable_groups, file_name
 from clbench.report.write import write_report
+from tests.report.drawn_text import svg_texts
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "reports"
@@ -146,9 +146,6 @@ def test_the_committed_picture_is_that_of_the_results() -> None:
     (group,) = comparable_groups(api.find_results(MINI))
     drawn = next(figure for figure in draw_figures(group) if figure.name == "tradeoff")
     committed = (REPORTS / "mini/figures/tradeoff.svg").read_text()
-    texts = [
-        re.findall(r"<!-- (.*?) -->", svg)
-        for svg in (committed, file_bytes(drawn.figure, "svg").decode())
-    ]
+    texts = [svg_texts(svg) for svg in (committed, file_bytes(drawn.figure, "svg").decode())]
     assert texts[0] == texts[1], "run `make report`"
     assert {titled([result])[0].method.title for result in group.results} <= set(texts[0])

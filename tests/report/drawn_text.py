@@ -1,8 +1,9 @@
-"""Where a figure writes text: boxes that turn with it, and whether two of them overlap."""
+"""What a figure writes and where: boxes that turn with it, and whether two of them overlap."""
 
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,11 @@ class DrawnText:
 
     text: str
     corners: Corners
+
+
+def svg_texts(svg: str) -> list[str]:
+    """What an SVG writes; the outlines of its letters depend on the version of matplotlib."""
+    return re.findall(r"<!-- (.*?) -->", svg)
 
 
 def drawn_texts(figure: Figure) -> tuple[list[DrawnText], tuple[float, float]]:

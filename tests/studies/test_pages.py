@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,11 @@ import pytest
 from clbench.studies.make import read_study
 from clbench.studies.study import find_study
 from clbench.studies.write import write_study
+from tests.report.drawn_text import svg_texts
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "docs/studies"
 NAMES = sorted(page.stem for page in PAGES.glob("*.md") if page.stem != "index")
-
-
-def texts(picture: Path) -> list[str]:
-    """What a figure says; the outlines of letters depend on the version of matplotlib."""
-    return re.findall(r"<!-- (.*?) -->", picture.read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,4 +23,5 @@ def test_a_page_is_that_of_its_results(name: str, tmp_path: Path) -> None:
     page = tmp_path / f"{name}.md"
     write_study(read_study(study, ROOT / "reports/studies" / name), tmp_path, page)
     assert (PAGES / page.name).read_text() == page.read_text(), "run `make studies`"
-    assert texts(PAGES / f"{name}.svg") == texts(tmp_path / f"{name}.svg")
+    committed, drawn = ((folder / f"{name}.svg").read_text() for folder in (PAGES, tmp_path))
+    assert svg_texts(committed) == svg_texts(drawn)
