@@ -85,8 +85,9 @@ format: $(VENV)/.stamp-dev  ## mend style and formatting where ruff can
 types: $(VENV)/.stamp-dev  ## check types
 	@rm -rf build
 	@$(PIP) install --quiet --no-deps --target build/typecheck .
+	@cp -r speed build/typecheck/
 	cd build/typecheck && "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml \
-		--cache-dir ../../.mypy_cache -p clbench
+		--cache-dir ../../.mypy_cache -p clbench -p speed
 
 clean:  ## remove the environment, builds and caches; runs/ and reports/ stay
 	@if [ -e $(VENV)/pyvenv.cfg ]; then rm -rf $(VENV); fi

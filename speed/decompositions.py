@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,7 +71,7 @@ def _projected_time(
     """Time for all matrices, from the mean over the samples of each width."""
     return sum(
         counts[width]
-        * statistics.mean(seconds(lambda g=gram: decompose(g), device) for gram in matrices)
+        * statistics.mean(seconds(partial(decompose, gram), device) for gram in matrices)
         for width, matrices in samples.items()
     )
 
@@ -85,7 +86,7 @@ def _difference(gram: Tensor, split: FeatureSplit) -> float:
     count = _kept(split, len(gram))
     exact = torch.linalg.eigh(gram.double()).eigenvectors[:, len(gram) - count :]
     kept = split.kept.double()
-    return (kept - exact @ (exact.T @ kept)).norm().item()
+    return float((kept - exact @ (exact.T @ kept)).norm())
 
 
 def weight_decompositions(model: CLIP, repeats: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from clbench.clip.layers.dropout import Kept
 from clbench.clip.layers.together import apply_layers
 from clbench.engine.training.allocator import freed_memory_kept
 from speed.machine import alternate, ratio
+from speed.setting import core_of
 
 DROPOUT = 0.25
 
@@ -36,7 +37,7 @@ def joined_projections(
     stacked = _Stacked(layers)
     x = torch.randn(tokens, width, device=device, requires_grad=True)
     gradient = torch.randn(3, tokens, width, device=device)
-    cores = [layer.core for layer in layers]
+    cores = [core_of(layer) for layer in layers]
 
     def run(apply: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
         outputs = apply(x)
@@ -81,7 +82,7 @@ class _Stacked:
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]:
         kept = Kept.drawn(torch.Size((len(self.layers), *x.shape)), x.device, DROPOUT)
-        core = torch.stack([layer.core for layer in self.layers])
+        core = torch.stack([core_of(layer) for layer in self.layers])
         scale = self.layers[0].scale / (1 - DROPOUT)
         product: Tensor = _Product.apply(
             x, self.weight, self.bias, self.down, core, self.up, scale, kept

@@ -147,7 +147,7 @@ def _name(device: torch.device) -> str:
 def has_bfloat16_units(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 have hardware of their own."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     with suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         return "amx_bf16" in flags or "avx512_bf16" in flags

@@ -95,7 +95,7 @@ class _Recorder(TorchDispatchMode):
     """Notes operators with their arguments and outputs, all of which it keeps alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it none
         self.calls: list[tuple[Any, Any, Any, Any]] = []
         self.inference = False
 

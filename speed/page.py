@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def write_page(results: Path, page: Path) -> None:
     """Write the page from the files that are there, and those of a GPU in the folder beside."""
     found = _measured(results)
     on_gpu = _measured(results.with_name("speed-cuda"))
-    makers = {
+    makers: dict[str, Callable[[Result], str]] = {
         "gains": _gains,
         "keep": partial(_keep, gpu=on_gpu.get("keep")),
         "joined": _joined,
@@ -131,7 +131,7 @@ def _met(is_met: bool) -> str:
 
 def _share(row: Result) -> float:
     """Achieved share of the measured matrix rate."""
-    return row["shipped_operations"] / min(row["shipped_seconds"]) / row["rate"]
+    return float(row["shipped_operations"] / min(row["shipped_seconds"]) / row["rate"])
 
 
 def _gains(result: Result) -> str:

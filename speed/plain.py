@@ -87,7 +87,8 @@ class Encoders(NamedTuple):
         self, block: str, x: Tensor, heads: int, mask: Tensor | None, update: Update
     ) -> Tensor:
         def split(y: Tensor) -> Tensor:
-            return y.unflatten(-1, (heads, -1)).transpose(1, 2)
+            apart: Tensor = y.unflatten(-1, (heads, -1))
+            return apart.transpose(1, 2)
 
         def adapted(name: str, y: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
             change = update(f"{block}.attn.{name}", y)
@@ -152,7 +153,8 @@ def null_projector(gram: Tensor, rho: float) -> Tensor:
     u, s, _ = torch.linalg.svd(gram)
     tail = s.flip(0).cumsum(0).flip(0)
     null = u[:, int((tail >= rho * s.sum()).sum()) :]
-    return null @ null.T
+    projector: Tensor = null @ null.T
+    return projector
 
 
 def soft_cross_entropy(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import open_clip
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from clbench.clip.adapters.lowrank import LowRankLinear
 from clbench.clip.model import CLIP
 from clbench.clip.weights.loading import load_clip
-from clbench.core.data import Batch, ReferencePairs
 from clbench.core.settings import BackboneSettings
 from clbench.core.task import ClassTexts, Task
-from clbench.testing.toys import make_clip
+from clbench.testing.toys import ToyData, make_clip
 
 PROMPT = "a photo of a {}."
 TINY = "tiny"
@@ -65,36 +64,23 @@ def random_images(model: CLIP, count: int, seed: int) -> Tensor:
     return (255 * (smooth + noise)).clamp(0, 255).to(torch.uint8)
 
 
-@dataclass
-class RandomTask:
+def core_of(adapter: LowRankLinear) -> nn.Parameter:
+    """M of an update that has one."""
+    assert adapter.core is not None
+    return adapter.core
+
+
+class RandomTask(ToyData):
     """A task of random images, as methods receive it.
 
-    Attributes:
+    Args:
         model: the model whose image size and tokenizer count.
         texts: the classes.
         images: ``(N, 3, H, W)`` uint8.
     """
 
-    model: CLIP
-    texts: ClassTexts
-    images: Tensor
-
-    def __post_init__(self) -> None:
-        self.task = Task("random", self.texts)
-        self.captions = self.texts.training_prompts
-        self.prompts = self.model.tokenize(self.captions)
-        self.labels = torch.arange(len(self.images)) % len(self.texts)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def batches(self, batch_size: int) -> Iterator[Batch]:
-        """One pass in fixed order."""
-        for start in range(0, len(self), batch_size):
-            chosen = slice(start, start + batch_size)
-            batch = Batch(self.images[chosen], self.labels[chosen], self.prompts)
-            yield batch.to(self.model.device)
-
-    def reference_pairs(self, source: str, count: int, seed: int) -> ReferencePairs:
-        """The images themselves with their captions."""
-        return ReferencePairs(self.images[:count], self.captions, self.labels[:count], "benchmark")
+    def __init__(self, model: CLIP, texts: ClassTexts, images: Tensor) -> None:
+        captions = texts.training_prompts
+        labels = torch.arange(len(images)) % len(texts)
+        super().__init__(images, labels, model.tokenize(captions), captions)
+        self.task = Task("random", texts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from clbench.engine.training.allocator import freed_memory_kept
 from clbench.methods.gnsp import GNSP
 from clbench.methods.nusa import NuSA
 from speed import plain
-from speed.setting import RandomTask, Size, build_model, class_texts, random_images
+from speed.setting import RandomTask, Size, build_model, class_texts, core_of, random_images
 
 NUSA_LR = 3e-4
 GNSP_LR = 2e-5
@@ -65,7 +65,7 @@ class NuSASteps:
         batch = next(data.batches(self.size.batch))
         with torch.no_grad():
             for name, adapter in self.adapters.items():
-                adapter.core.zero_()
+                core_of(adapter).zero_()
                 self.update.cores[name].zero_()
         shipped = shipped_step(self.method, lambda: self.method.loss(batch), NUSA_LR, precision)
         trained = list(self.update.cores.values())
@@ -132,16 +132,21 @@ class GNSPSteps:
             loss.backward()
             with torch.no_grad():
                 for weight, projector in zip(trained[:-1], projectors[:-1], strict=True):
-                    weight.grad.copy_(weight.grad @ projector)
-                trained[-1].grad.copy_(projectors[-1] @ trained[-1].grad)
+                    weight.grad = _gradient(weight) @ projector
+                trained[-1].grad = projectors[-1] @ _gradient(trained[-1])
             optimizer.step()
             return loss.item()
 
         return Pair(step, shipped, lambda: list(zip(method.weights, trained, strict=True)))
 
+    @property
+    def _pairs(self) -> dict[str, Tensor]:
+        assert self.method.pairs is not None, "both losses on pairs are on"
+        return self.method.pairs.scored.pairs
+
     def _in_turn(self) -> Iterator[slice]:
         """Which pairs a step takes: each once, in order, pass after pass."""
-        count, size = len(self.method.pairs.scored.pairs["images"]), self.size.reference
+        count, size = len(self._pairs["images"]), self.size.reference
         while True:
             yield from (slice(start, start + size) for start in range(0, count, size))
 
@@ -149,7 +154,7 @@ class GNSPSteps:
         self, encoders: plain.Encoders, images: Tensor, labels: Tensor, chosen: slice
     ) -> Tensor:
         """Teacher and both text encoders run in every step."""
-        pairs, scale = self.method.pairs.scored.pairs, self.model.logit_scale.exp()
+        pairs, scale = self._pairs, self.model.logit_scale.exp()
         pixels, captions = pairs["images"][chosen], pairs["labels"][chosen]
         reference = _normalised(self.model, pixels)
         tokens = pairs["tokens"][captions]
@@ -204,7 +209,7 @@ def training_step(
         with _autocast(method.model, precision):
             terms = loss()
             total = torch.stack([*terms.values()]).sum()
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         method.after_backward()
         optimizer.step()
         method.after_step()
@@ -227,7 +232,12 @@ def _full(update: plain.MaterialisedUpdate, name: str) -> Tensor:
     return update.scale * u @ update.cores[name].detach().double() @ v.T
 
 
-def _names(model: CLIP, weights: list[torch.nn.Parameter]) -> list[str]:
+def _gradient(weight: Tensor) -> Tensor:
+    assert weight.grad is not None, "after backward"
+    return weight.grad
+
+
+def _names(model: CLIP, weights: Sequence[Tensor]) -> list[str]:
     """Names of weights in open_clip's state dict."""
     found = {id(p): name for name, p in model.network.named_parameters()}
     return [found[id(weight)] for weight in weights]
