@@ -1,5 +1,6 @@
 """What every method promises to the engine."""
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable
@@ -16,8 +17,26 @@ from clbench.testing.driving import run_task, scores
 from clbench.testing.toys import make_clip, make_tasks
 
 METHODS = registry.methods()
+SMALL = {
+    "ewc": {"fisher_images": 6},
+    "gift": {"reference_batch": 16},
+    "gnsp": {"reference_batch": 16},
+    "icarl": {"reference_batch": 16},
+    "lwf": {"reference_batch": 16},
+    "lwf_vr": {"sentences": 50, "reference_batch": 16},
+    "moe_adapters": {"experts": 6, "autoencoder_steps": 60, "reference_steps": 60},
+    "snd": {"reference_batch": 16},
+    "vpt_nsp": {"refine_epochs": 5, "refine_samples": 64},
+    "zscl": {"reference_batch": 16},
+}
+"""Hyper-parameters of methods that would take long with their defaults."""
 
 every_method = pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)
+
+
+def small(cls: type[Method]) -> Make:
+    """What makes the method, with small hyper-parameters."""
+    return functools.partial(cls, **SMALL.get(cls.name, {}))
 
 
 @pytest.mark.parametrize(
@@ -29,7 +48,7 @@ every_method = pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)
     ],
 )
 def test_keeps_its_promise(cls: type[Method], check: Callable[[Make, torch.device], None]) -> None:
-    check(cls, torch.device("cpu"))
+    check(small(cls), torch.device("cpu"))
 
 
 def test_every_method_has_a_test_file() -> None:
@@ -48,7 +67,7 @@ def test_links_its_paper_in_its_documentation(cls: type[Method]) -> None:
 @every_method
 def test_answers_in_bfloat16_are_near_those_in_float32(cls: type[Method]) -> None:
     (first, data), (second, _) = make_tasks(3, 4)
-    method = cls()
+    method = small(cls)()
     method.prepare(make_clip())
     run_task(method, first, data, steps=2)
     candidates = first.classes + second.classes

@@ -18,7 +18,7 @@ from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
 from clbench.trackers.heatmap import heatmap_image
 from clbench.trackers.wandb import ARTIFACT_FILES, State, WandbTracker, summary_fields
-from tests.conftest import WANDB_KEY
+from tests.fixtures import WANDB_KEY
 from tests.made_up import INCREMENTAL, TASKS, VALUES, MakeResult
 from tests.trackers.wandb_file import RecordedRun, read_runs
 

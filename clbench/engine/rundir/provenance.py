@@ -68,17 +68,30 @@ def timestamp() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@functools.cache
 def packages(module: str) -> dict[str, str]:
     """Versions of clbench, of all it requires, directly or not, and of the package of a method.
 
     Args:
         module: top-level module that the method comes from.
     """
-    found: dict[str, str] = {}
-    waiting = ["clbench"]
+    found = dict(_required_by("clbench"))
     if module != "clbench" and module not in sys.stdlib_module_names:
-        waiting += packages_distributions().get(module, [])
+        for name in _distributions().get(module, []):
+            found |= _required_by(name)
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Top-level modules to what they were installed with; looks at every installed file."""
+    return packages_distributions()
+
+
+@functools.cache
+def _required_by(name: str) -> Mapping[str, str]:
+    """Versions of a distribution and of all that it requires, directly or not."""
+    found: dict[str, str] = {}
+    waiting = [name]
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
         if name in found:
@@ -88,10 +101,9 @@ def packages(module: str) -> dict[str, str]:
         except PackageNotFoundError:
             continue  # required on other systems only
         found[name] = installed.version
-        for requirement in installed.requires or ():
-            if "extra ==" not in requirement and (match := _NAME.match(requirement)):
-                waiting.append(match[0])
-    return dict(sorted(found.items()))
+        needed = (r for r in installed.requires or () if "extra ==" not in r)
+        waiting += [match[0] for match in map(_NAME.match, needed) if match]
+    return found
 
 
 @dataclass(frozen=True)
