@@ -38,8 +38,8 @@ from clbench.engine.process.environment import follows
 
 if TYPE_CHECKING:
     from clbench.core.results.result import RunResult
-    from clbench.report.tables.against import Against
-    from clbench.report.tables.comparison import Comparison, RunFiles
+    from clbench.report.paired.comparison import RunFiles
+    from clbench.report.tables.collection import Paired
 
 RUNS, RESULTS, NAMES = "Train and test", "Results", "Methods, benchmarks, data"
 """Headings of the commands in ``clbench --help``."""
@@ -133,7 +133,7 @@ def run(
     rich_help_panel=RESULTS,
     epilog="Examples: clbench report runs/mini --out tables | "
     "clbench report runs/mini --compare nusa,lora --compare all,finetune | "
-    "clbench report runs/mtil --published | "
+    "clbench report runs/mtil --published | clbench report runs/mini --claims mtil | "
     "clbench report runs/mini --out tables --figures --html | "
     "clbench report runs/mtil --columns transfer,last --sort last --label nusa=Ours | "
     "clbench report runs/mtil --out tables --figures --methods nusa,zscl --preset paper | "
@@ -162,6 +162,14 @@ def report(
     published: Annotated[
         bool, typer.Option("--published", help="Show published numbers beside the measured ones.")
     ] = False,
+    claims: Annotated[
+        str | None,
+        typer.Option(
+            help="A benchmark, e.g. mtil: which methods papers found better on it, and whether it "
+            "is so in these runs, whatever their benchmark.",
+            autocompletion=completion.benchmarks,
+        ),
+    ] = None,
     figures: Annotated[
         bool, typer.Option("--figures", help="Also write figures as SVG, PDF and PNG.")
     ] = False,
@@ -180,15 +188,16 @@ def report(
     from clbench import api
     from clbench.naming import labelled, names_among
     from clbench.report.console import comparisons_console, foreign_console, published_console
+    from clbench.report.paired.claims import claims as paper_claims
     from clbench.report.tables.foreign import read_foreign
     from clbench.report.tables.grid import make_view
     from clbench.report.write import write_report
 
     foreign = [read_foreign(path) for path in runs if path.suffix == ".csv"]
     paths = [path for path in runs if path.suffix != ".csv"]
-    if not paths and (figures or page or compare or published):
+    if not paths and (figures or page or compare or published or claims):
         raise ClbenchError(
-            "--figures, --html, --compare and --published are about runs: name some, too"
+            "--figures, --html, --compare, --published and --claims are about runs: name some, too"
         )
     found = api.find_runs(paths)
     results = labelled([result for _, result in found], labels_of(label))
@@ -196,6 +205,7 @@ def report(
     chosen = names_among(methods, results)
     view = make_view(chosen, columns, sort, preset)
     comparisons = [c for text in compare or [] for c in _compared(found, text)]
+    comparisons += paper_claims(found, claims) if claims else []
     deviation = api.recipe_deviation if published else None
     if results:
         show_results(results, view=view)
@@ -399,10 +409,10 @@ app.command(
 )(runs.evaluate)
 
 
-def _compared(found: RunFiles, text: str) -> Sequence[Comparison | Against]:
+def _compared(found: RunFiles, text: str) -> Sequence[Paired]:
     """What ``--compare`` asks for."""
-    from clbench.report.tables.against import against
-    from clbench.report.tables.comparison import compare_methods
+    from clbench.report.paired.against import against
+    from clbench.report.paired.comparison import compare_methods
 
     names = [name.strip() for name in text.split(",")]
     if len(names) != 2 or not all(names):

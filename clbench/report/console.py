@@ -18,8 +18,7 @@ from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import BEST, SECOND, Grid
 from clbench.report.papers.published import PublishedNumber, published_numbers, published_of
 from clbench.report.probed.tables import probe_grid, probe_table, probes_of
-from clbench.report.tables.against import Against
-from clbench.report.tables.comparison import Comparison
+from clbench.report.tables.collection import Paired
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.grid import CONSOLE_KEYS, WHOLE, View, percent, summary_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
@@ -90,7 +89,7 @@ class ConsoleReport:
             yield to_rich(side_by_side_grid(table))
 
 
-def comparisons_console(comparisons: Iterable[Comparison | Against]) -> Group:
+def comparisons_console(comparisons: Iterable[Paired]) -> Group:
     """Comparisons of methods, to be printed."""
     parts: list[RenderableType] = []
     for comparison in comparisons:

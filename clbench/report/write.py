@@ -10,13 +10,12 @@ from clbench.core.files import write_atomic
 from clbench.core.foreign.names import escape_markdown
 from clbench.core.results.result import RunResult
 from clbench.report.formats.render import to_markdown
-from clbench.report.tables.against import Against
 from clbench.report.tables.collection import (
+    Paired,
     group_tables,
     spanning_tables,
     summary_document,
 )
-from clbench.report.tables.comparison import Comparison
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
 from clbench.report.tables.grid import WHOLE, View, matrix_grid
 from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name, method_runs
@@ -28,7 +27,7 @@ def write_report(
     results: Iterable[RunResult],
     out: Path,
     *,
-    comparisons: Sequence[Comparison | Against] = (),
+    comparisons: Sequence[Paired] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,
@@ -43,7 +42,8 @@ def write_report(
     Args:
         results: runs of any benchmarks.
         out: folder, created if missing.
-        comparisons: of two methods, or of all with one, written beside the tables of their group.
+        comparisons: of two methods, of all with one, or of what papers found with what these runs
+            have, written beside the tables of their group.
         deviation: if given, published numbers are put beside the measured ones; says in which
             way a run was not made with its recipe.
         foreign: matrices from elsewhere, to be put beside the runs with the same tasks.
@@ -67,7 +67,7 @@ def write_report(
 def report_files(
     results: Iterable[RunResult],
     *,
-    comparisons: Sequence[Comparison | Against] = (),
+    comparisons: Sequence[Paired] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,

@@ -8,7 +8,7 @@ from typing import Any
 from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import CorrectRow
 from clbench.core.results.metrics import Array
-from clbench.report.tables.paired import Rows
+from clbench.report.paired.statistics import Rows
 from clbench.studies.runs import Estimate, Run, Runs, untrained, weighed
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clbench.core.results.metrics import Array
-from clbench.report.tables.paired import bootstrap_interval
+from clbench.report.paired.statistics import bootstrap_interval
 from clbench.studies.runs import Estimate, Runs, metric_weights, tenths
 
 Points = Sequence[Runs]

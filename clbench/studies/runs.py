@@ -16,7 +16,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import read_rows
 from clbench.core.results.metrics import Array
 from clbench.core.results.result import RunResult
-from clbench.report.tables.paired import (
+from clbench.report.paired.statistics import (
     Rows,
     bootstrap_interval,
     cell_weights,

@@ -34,8 +34,7 @@ from clbench.report.tables.groups import comparable_groups
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from clbench.report.tables.against import Against
-    from clbench.report.tables.comparison import Comparison
+    from clbench.report.tables.collection import Paired
     from clbench.report.tables.foreign import ForeignMatrix
     from clbench.report.tables.published import Deviation
 
@@ -51,7 +50,7 @@ def write_page(
     out: Path,
     *,
     figures: Figures | None = None,
-    comparisons: Sequence[Comparison | Against] = (),
+    comparisons: Sequence[Paired] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,
@@ -91,7 +90,7 @@ def page_html(
     results: Iterable[RunResult],
     *,
     figures: Figures | None = None,
-    comparisons: Sequence[Comparison | Against] = (),
+    comparisons: Sequence[Paired] = (),
     deviation: Deviation | None = None,
     foreign: Sequence[ForeignMatrix] = (),
     view: View = WHOLE,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clbench.core.task import Setting
+from clbench.report.paired.against import Against
+from clbench.report.paired.claims import Claims
+from clbench.report.paired.comparison import Comparison
 from clbench.report.probed.tables import probe_documents
-from clbench.report.tables.against import Against
-from clbench.report.tables.comparison import Comparison
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import per_task_table, per_task_values
 from clbench.report.tables.grid import WHOLE, View, per_task_grid, summary_grid
@@ -19,6 +20,9 @@ from clbench.report.tables.published import (
     published_table,
 )
 from clbench.report.tables.side_by_side import side_by_side, side_by_side_grid
+
+Paired = Comparison | Against | Claims
+"""Differences of methods on the same test images."""
 
 _NOTE = (
     "Accuracies in percent, mean ± sample standard deviation over n seeds (no spread for one "
@@ -63,7 +67,7 @@ def spanning_tables(groups: Sequence[ComparableGroup]) -> list[TableDocument]:
 
 def group_tables(
     group: ComparableGroup,
-    comparisons: Sequence[Comparison | Against] = (),
+    comparisons: Sequence[Paired] = (),
     deviation: Deviation | None = None,
     view: View = WHOLE,
 ) -> list[TableDocument]:
@@ -103,7 +107,7 @@ def summary_document(group: ComparableGroup, view: View = WHOLE) -> TableDocumen
     return TableDocument("summary", group.title, grid, table, _warnings(group), notes)
 
 
-def _comparison_table(comparison: Comparison | Against) -> TableDocument:
+def _comparison_table(comparison: Paired) -> TableDocument:
     return TableDocument(
         comparison.stem,
         comparison.title,

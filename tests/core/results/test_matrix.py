@@ -13,7 +13,7 @@ import pytest
 from clbench.core.results import metrics
 from clbench.core.results.matrix import SUMMARY_KEYS, AccuracyMatrix
 from clbench.core.task import Setting
-from clbench.report.tables.paired import cell_weights
+from clbench.report.paired.statistics import cell_weights
 
 DATA = Path(__file__).parents[2] / "data"
 CASES: dict[str, dict[str, Any]] = json.loads((DATA / "matrices.json").read_text())

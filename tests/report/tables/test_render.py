@@ -11,7 +11,7 @@ import pytest
 
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.comparison import compare_methods
+from clbench.report.paired.comparison import compare_methods
 from clbench.report.tables.grid import SUMMARY_COLUMNS, percent
 from clbench.report.write import write_report
 from tests.made_up import INCREMENTAL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,23 +11,16 @@ import pandas as pd
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.metrics import Array
 from clbench.report.formats.cells import BEST, Cell, Grid
-from clbench.report.tables.comparison import TITLES, RunFiles, answers_of, only_setting
+from clbench.report.paired.comparison import TITLES, RunFiles, only_setting
+from clbench.report.paired.resamples import Resamples, finished
+from clbench.report.paired.statistics import CONFIDENCE, RESAMPLES, limits
 from clbench.report.tables.grid import interval, percent
 from clbench.report.tables.groups import (
     ComparableGroup,
-    MethodRuns,
     comparable_groups,
     file_name,
     is_upper_bound,
     method_runs,
-)
-from clbench.report.tables.paired import (
-    CONFIDENCE,
-    RESAMPLES,
-    cell_weights,
-    image_contributions,
-    limits,
-    resampled,
 )
 
 RANKED: Final = "average"
@@ -136,37 +128,23 @@ def _has_others(group: ComparableGroup, method: str) -> bool:
 def _against(group: ComparableGroup, runs: RunFiles, method: str) -> Against:
     seeds = only_setting(group, method).seeds
     every = method_runs(group.results)
-    rows = [row for row in every if row.seeds == seeds and _finished(row)]
+    rows = [row for row in every if row.seeds == seeds and finished(row)]
     left_out = tuple(row.label for row in every if row not in rows)
-    answers = [[answers_of(result, runs) for result in row.results] for row in rows]
-    first = group.results[0]
-    tasks, counts = first.benchmark.tasks, first.accuracy.counts
+    resamples = Resamples.of(group, rows, runs)
     reference = [row.results[0].method.name for row in rows].index(method)
-    weights = cell_weights(group.setting, counts)
-    shares = [[image_contributions(one, tasks, w) for one in answers] for w in weights.values()]
-    by_task = [_columns(shares, j, count) for j, count in enumerate(counts)]
-    shape = (-1, len(weights), len(rows))
-    values = np.sum([part.mean(axis=0) for part in by_task], axis=0).reshape(shape)[0]
-    totals = resampled(by_task).reshape(shape)
     columns: dict[str, Array] = {}
-    for m, metric in enumerate(weights):
-        columns[f"{metric}_value"] = values[m]
-        columns[f"{metric}_difference"] = values[m] - values[m, reference]
-        ends = limits(totals[:, m] - totals[:, m, [reference]])
+    for m, metric in enumerate(resamples.metrics):
+        columns[f"{metric}_value"] = resamples.values[m]
+        difference, ends = resamples.differences(m, reference)
+        columns[f"{metric}_difference"] = difference
         columns[f"{metric}_low"], columns[f"{metric}_high"] = ends.T
     ranked = np.array([not is_upper_bound(row.results[0]) for row in rows])
-    every_average = totals[:, list(weights).index(RANKED)]
+    every_average = resamples.totals[:, resamples.metrics.index(RANKED)]
     best, worst = rank_ranges(every_average, ranked)
     columns["best_rank"], columns["worst_rank"] = best, worst
     table = pd.DataFrame(columns, index=pd.Index([row.label for row in rows], name="method"))
     ordered = table.sort_values(f"{RANKED}_value", ascending=False, kind="stable")
     return Against(group, method, seeds, ordered, left_out)
-
-
-def _columns(shares: Sequence[Sequence[Sequence[Array]]], task: int, images: int) -> Array:
-    """What images of a task add to all metrics of all methods: ``(images, metrics * methods)``."""
-    parts = [np.broadcast_to(one[task], images) for of_metric in shares for one in of_metric]
-    return np.stack(parts, axis=1)
 
 
 def rank_ranges(totals: Array, taking_part: Array) -> tuple[Array, Array]:
@@ -191,10 +169,6 @@ def rank_ranges(totals: Array, taking_part: Array) -> tuple[Array, Array]:
         best[k] = 1 + (low > 0).sum()
         worst[k] = taking_part.sum() - (high < 0).sum()
     return best, worst
-
-
-def _finished(row: MethodRuns) -> bool:
-    return all(result.matrix.complete for result in row.results)
 
 
 def _ranks(best: float, worst: float) -> str:

@@ -13,7 +13,7 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.correctness import row_file
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.comparison import compare_methods
+from clbench.report.paired.comparison import compare_methods
 from clbench.report.write import write_report
 from tests.made_up import INCREMENTAL, VALUES
 from tests.report.answers import write_run

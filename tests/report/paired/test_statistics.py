@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.task import Setting
-from clbench.report.tables.paired import (
+from clbench.report.paired.statistics import (
     Rows,
     bootstrap_interval,
     cell_weights,

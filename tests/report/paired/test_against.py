@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
-from clbench.report.tables.against import Against, against, rank_ranges
-from clbench.report.tables.comparison import compare_methods
+from clbench.report.paired.against import Against, against, rank_ranges
+from clbench.report.paired.comparison import compare_methods
 from tests.made_up import VALUES
 from tests.report.answers import write_run
-from tests.report.tables.test_comparison import LOWER, Files, MakeResult
+from tests.report.paired.test_comparison import LOWER, Files, MakeResult
 
 
 @pytest.fixture

@@ -14,15 +14,7 @@ from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.correctness import disagreement, read_rows
 from clbench.core.results.result import RunResult
 from clbench.report.formats.cells import Cell, Grid
-from clbench.report.tables.grid import interval, percent
-from clbench.report.tables.groups import (
-    ComparableGroup,
-    MethodRuns,
-    comparable_groups,
-    file_name,
-    method_runs,
-)
-from clbench.report.tables.paired import (
+from clbench.report.paired.statistics import (
     CONFIDENCE,
     RESAMPLES,
     Rows,
@@ -31,6 +23,14 @@ from clbench.report.tables.paired import (
     holm,
     image_differences,
     sign_flip_p,
+)
+from clbench.report.tables.grid import interval, percent
+from clbench.report.tables.groups import (
+    ComparableGroup,
+    MethodRuns,
+    comparable_groups,
+    file_name,
+    method_runs,
 )
 
 TITLES = {
