@@ -14,13 +14,14 @@ from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.foreign.console import SafeConsole
 from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.settings import RunSettings
 from clbench.engine.process.environment import place
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs
 from clbench.inputs import unmeasured
 from clbench.launch import trials
-from clbench.launch.cells import Cell, Launcher, Outcome, Resources
-from clbench.launch.driving import RETRIES, Drive, Failure, told_once
+from clbench.launch.cells import Cell, Event, Launcher, Outcome, Resources
+from clbench.launch.driving import RETRIES, Drive, Failure, Watcher, told_once
 from clbench.launch.engines.local import Local
 from clbench.launch.engines.ray import Ray
 from clbench.launch.engines.slurm import Slurm
@@ -68,6 +69,10 @@ class Made:
 
 
 COMPLETE, PARTIAL, MISSING = KNOWN = ("complete", "partial", "missing")
+OVER = (Outcome.DONE, Outcome.DIVERGED)
+"""Outcomes after which a run directory holds all that there will be."""
+Ended = Callable[[RunSettings, Outcome], None]
+"""Is told of a run that is over."""
 LAUNCHERS: dict[str, Callable[[Records, Mapping[str, Any]], Launcher]] = {
     "local": lambda records, options: Local(records),
     "ray": lambda records, options: Ray(records, options.get("address")),
@@ -100,13 +105,21 @@ class Grid:
         asked = wanted.resources.or_else(self._usual())
         self.resources = self.launcher.fitted(self.cells, asked)
 
-    def make(self, console: Console, *, fresh: bool = False, quiet: bool = False) -> Made:
+    def make(
+        self,
+        console: Console,
+        *,
+        fresh: bool = False,
+        quiet: bool = False,
+        ended: Ended = lambda settings, outcome: None,
+    ) -> Made:
         """Make what is missing.
 
         Args:
             console: where progress is shown.
             fresh: start all runs anew and put earlier ones aside.
             quiet: show no progress.
+            ended: is told of every run that is complete or has diverged, as soon as it is known.
 
         Raises:
             ClbenchError: `fresh`, and another process makes one of the runs; or this process is one
@@ -126,8 +139,11 @@ class Grid:
             for cell in self.cells
             if states[cell.key] not in KNOWN
         ]
+        for cell in self.cells:
+            if states[cell.key] == COMPLETE:
+                ended(self._planned[cell.key][0], Outcome.DONE)
         if left:
-            failures += self._launch(left, console, quiet)
+            failures += self._launch(left, console, quiet, ended)
         done = [cell for cell in self.cells if states[cell.key] in KNOWN and cell.finished()]
         results = [RunResult.load(cell.path) for cell in done]
         if not quiet:
@@ -219,12 +235,17 @@ class Grid:
                 text = f"the earlier run is now in {path}"
                 console.print(text, soft_wrap=True, highlight=False, markup=False)
 
-    def _launch(self, cells: list[Cell], console: Console, quiet: bool) -> list[Failure]:
+    def _launch(
+        self, cells: list[Cell], console: Console, quiet: bool, ended: Ended
+    ) -> list[Failure]:
         done = len(self.cells) - len(cells)
         tally = Tally(len(self.cells), done, self.resources.jobs or 1)
         self.records.save_plan(self.cells, self.launcher.name, self.resources)
         with make_view(console, tally, quiet=quiet) as view:
-            drive = Drive(self.launcher, self.records, self.retries, view)
+            watcher = _Telling(
+                view, lambda cell, outcome: ended(self._planned[cell.key][0], outcome)
+            )
+            drive = Drive(self.launcher, self.records, self.retries, watcher)
             try:
                 failures = drive.run([as_begun(cell) for cell in cells], self.resources)
             except KeyboardInterrupt:
@@ -263,3 +284,16 @@ class Grid:
             for key, value in recipe.items():
                 most[key] = max((v for v in (most.get(key), value) if v is not None), default=None)
         return Resources(**most)
+
+
+@dataclass(frozen=True)
+class _Telling:
+    """A watcher that passes everything on, and what is over to somebody else, too."""
+
+    view: Watcher
+    ended: Callable[[Cell, Outcome], None]
+
+    def event(self, event: Event, left: int) -> None:
+        self.view.event(event, left)
+        if event.outcome is not None and event.outcome in OVER:
+            self.ended(event.cell, event.outcome)

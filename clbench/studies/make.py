@@ -14,7 +14,9 @@ from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
 from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
+from clbench.launch.cells import Outcome
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
 from clbench.report.run_files import collect
@@ -87,15 +89,17 @@ class Making:
             left = self._left(planned)
         if left:
             grid = Grid(left, self.runs_dir, self.wanted)
-            made = grid.make(console, fresh=self.fresh, quiet=quiet)
-            for settings, _ in left:
-                source = run_path(self.runs_dir, settings) / FILE_NAME
-                if source.is_file() and (result := RunResult.load(source)).status != "partial":
-                    collect([(source, result)], self.out / RESULTS)
+            made = grid.make(console, fresh=self.fresh, quiet=quiet, ended=self._keep)
             if made.problems:
                 raise ClbenchError("\n".join(made.problems))
         measured = self._measure(study, console, quiet)
         return read_study(study, self.out, planned, measured, quick=self.quick)
+
+    def _keep(self, settings: RunSettings, outcome: Outcome) -> None:
+        """Keep the result of a run that is complete."""
+        if outcome is Outcome.DONE:
+            source = run_path(self.runs_dir, settings) / FILE_NAME
+            collect([(source, RunResult.load(source))], self.out / RESULTS)
 
     def _left(self, planned: list[Planned]) -> list[Planned]:
         kept = Kept(self.out / RESULTS)

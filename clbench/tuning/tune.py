@@ -14,6 +14,7 @@ from rich.console import Console
 from clbench import config, registry
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.results.result import RunResult
+from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
 from clbench.launch.cells import Outcome
 from clbench.launch.driving import told_once
@@ -159,17 +160,19 @@ class Tuning:
         }:
             first = max(len(tuned.search.trials) for tuned in self.methods)
             last = first + max(map(len, asked.values()))
+            console.print(
+                f"settings {first + 1} to {last} of {self.wish.budget} for {len(asked)} methods"
+            )
+            wanted = [  # a setting of all methods before the next of any
+                (name, values[i], SEEDS[0])
+                for i in range(last - first)
+                for name, values in asked.items()
+                if i < len(values)
+            ]
             scores: dict[str, list[float | None]] = {name: [] for name in asked}
-            for i in range(last - first):
-                console.print(
-                    f"setting {first + i + 1} of {self.wish.budget} for {len(asked)} methods"
-                )
-                wanted = [
-                    (n, values[i], SEEDS[0]) for n, values in asked.items() if i < len(values)
-                ]
-                found = self._scores(wanted, console, quiet, problems)
-                for (name, *_), score in zip(wanted, found, strict=True):
-                    scores[name].append(score)
+            found = self._scores(wanted, console, quiet, problems)
+            for (name, *_), score in zip(wanted, found, strict=True):
+                scores[name].append(score)
             for tuned in self.methods:
                 if any(is_missing(score) for score in scores.get(tuned.method, ())):
                     tuned.problem = "trials are missing"
@@ -253,14 +256,16 @@ class Tuning:
             if not any(self._kept.holds(trial, kept) for kept in (file, diverged_file(file)))
         ]
         if left:
-            made = Grid(left, self.runs_dir, self.wanted).make(console, quiet=quiet)
-            failed = {failure.cell.path: failure for failure in made.failures}
-            for settings, _ in left:
-                path = run_path(self.runs_dir, settings)
-                outcome = failed[path].outcome if path in failed else Outcome.DONE
-                keep(path, self._kept.file(settings), outcome)
-            problems += told_once([f for f in failed.values() if f.outcome is not Outcome.DIVERGED])
+            made = Grid(left, self.runs_dir, self.wanted).make(
+                console, quiet=quiet, ended=self._keep
+            )
+            failed = [f for f in made.failures if f.outcome is not Outcome.DIVERGED]
+            problems += told_once(failed)
         return [self._score(file) for file in files]
+
+    def _keep(self, settings: RunSettings, outcome: Outcome) -> None:
+        """Keep what a trial reached, as soon as it is over."""
+        keep(run_path(self.runs_dir, settings), self._kept.file(settings), outcome)
 
     def _score(self, file: Path) -> float | None:
         """What a trial reached: None where training diverged, NaN where nothing is known."""

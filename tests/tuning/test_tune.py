@@ -16,7 +16,7 @@ from clbench.engine.rundir.sources import source_hash
 from clbench.launch.cells import Outcome
 from clbench.launch.driving import Failure
 from clbench.launch.grid import make_cells
-from clbench.launch.make import Made, Wanted
+from clbench.launch.make import Ended, Made, Wanted
 from clbench.launch.plan import Planned
 from clbench.tuning import kept, tune
 from clbench.tuning.tune import Tuning, Wish
@@ -32,6 +32,7 @@ class Runs:
         self.made: list[tuple[str, float, int]] = []
         self.diverges_above = 1.0
         self.broken: set[str] = set()
+        self.interrupted_after = 0
         monkeypatch.setattr(tune, "Grid", self._grid)
         monkeypatch.setattr(kept, "require_inputs", lambda *args, **kwargs: None)
 
@@ -39,7 +40,7 @@ class Runs:
         self._planned, self._runs_dir = planned, runs_dir
         return self
 
-    def make(self, console: Console, *, quiet: bool) -> Made:
+    def make(self, console: Console, *, quiet: bool, ended: Ended) -> Made:
         results, failures = [], []
         for cell, (settings, cls) in make_cells(self._planned, self._runs_dir):
             lr = settings.train.lr
@@ -49,12 +50,16 @@ class Runs:
             score = 0.5 if bad else min(1.0, 0.5 + 20 * lr + 0.001 * settings.seed)
             result = self._result(settings, cls, score, "partial" if bad else "quick")
             result.save(cell.path / "result.json")
+            if len(self.made) == self.interrupted_after:
+                raise KeyboardInterrupt
             if cls.name in self.broken:
                 failures.append(Failure(cell, Outcome.FAILED, "killed", (), cell.path))
             elif bad:
                 failures.append(Failure(cell, Outcome.DIVERGED, "", ("loss nan",), cell.path))
+                ended(settings, Outcome.DIVERGED)
             else:
                 results.append(result)
+                ended(settings, Outcome.DONE)
         return Made(results, failures)
 
     @staticmethod
@@ -120,6 +125,21 @@ def test_what_is_kept_is_not_made_again(runs: Runs, tmp_path: Path) -> None:
     larger = tuned(tmp_path, 12)
     assert larger["methods"]["lora"]["trials"][:8] == first["methods"]["lora"]["trials"]
     assert len(runs.made) > made
+
+
+def test_an_interrupted_search_keeps_what_is_over(runs: Runs, tmp_path: Path) -> None:
+    runs.interrupted_after = 5
+    with pytest.raises(KeyboardInterrupt):
+        tuned(tmp_path, 4, repeated=0)
+    assert len(list((tmp_path / "out/results").glob("*.json"))) == 4
+    runs.interrupted_after = 0
+    tuned(tmp_path, 4, repeated=0)
+    assert len(runs.made) == 5 + 4
+
+
+def test_a_setting_of_all_methods_comes_before_the_next(runs: Runs, tmp_path: Path) -> None:
+    tuned(tmp_path, 3, repeated=0)
+    assert [name for name, _, _ in runs.made] == ["finetune", "lora"] * 3
 
 
 def test_what_another_source_of_the_method_led_to_is_made_again(runs: Runs, tmp_path: Path) -> None:
