@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 from clbench.cli import completion
-from clbench.cli.command import command, console, directories, say, show_directories, show_results
+from clbench.cli.command import command, console, say, show_directories, show_results
 from clbench.cli.options import (
     LAUNCHING,
     Address,
@@ -51,7 +52,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clbench.core.results.result import RunResult
+    from clbench.core.settings import RunSettings
+    from clbench.launch.cells import Outcome
     from clbench.launch.make import Grid, Wanted
+    from clbench.launch.plan import Planned
     from clbench.tuning.tune import Tuning
 
 
@@ -92,7 +96,6 @@ def compare(
 ) -> None:
     """Run every method with every seed, reuse what is complete, and print the table."""
     from clbench.config import named
-    from clbench.launch.make import Grid
     from clbench.launch.plan import parse_seeds, plan
 
     planned = plan(
@@ -105,10 +108,8 @@ def compare(
     )
     how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
     wanted = _wanted(how, jobs, cpus, gpus, memory, time)
-    _make(
-        Grid(planned, runs_dir, wanted),
-        _Manner(dry_run, trial, detach, fresh, quiet, matrices, out),
-    )
+    manner = _Manner(dry_run, trial, detach, fresh, quiet, matrices, out)
+    _make(planned, runs_dir, wanted, manner)
 
 
 @command
@@ -160,7 +161,6 @@ def sweep(
     from clbench.config import named, read_config
     from clbench.launch.grid import parse_grid
     from clbench.launch.grid import sweep as plan_sweep
-    from clbench.launch.make import Grid
     from clbench.launch.plan import parse_seeds
 
     tree = {} if file is None else read_config(file)
@@ -176,10 +176,8 @@ def sweep(
     )
     how = launcher, retries, {"address": address, "sbatch": sbatch or ()}
     wanted = _wanted(how, jobs, cpus, gpus, memory, time)
-    _make(
-        Grid(planned, runs_dir, wanted),
-        _Manner(dry_run, trial, detach, fresh, quiet, False, out),
-    )
+    manner = _Manner(dry_run, trial, detach, fresh, quiet, matrices=False, out=out)
+    _make(planned, runs_dir, wanted, manner)
 
 
 @command
@@ -343,22 +341,71 @@ class _Manner:
     out: Path | None
 
 
-def _make(grid: Grid, manner: _Manner) -> None:
-    """Make a grid and print its tables, or print what would be made."""
+def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manner) -> None:
+    """Make what is missing of a grid and print its tables, or print what would be made."""
+    from clbench.launch.make import Grid
+
+    kept = [] if manner.fresh or manner.out is None else _kept(planned, manner.out)
+    there = {(result.config_hash, result.seed) for result in kept}
+    left = [one for one in planned if _key(one[0]) not in there]
+    if kept and not manner.quiet:
+        SafeConsole(stderr=True).print(
+            f"{len(kept)} of {len(planned)} results are taken over from {manner.out}/results",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    grid = Grid(left, runs_dir, wanted)
     if manner.dry_run:
         _forecast(grid, SafeConsole(stderr=True) if manner.trial else None)
         return
     if manner.detach:
         say(grid.hand_over(fresh=manner.fresh))
         return
-    made = grid.make(SafeConsole(stderr=True), fresh=manner.fresh, quiet=manner.quiet)
-    if made.results:
-        show_results(made.results, matrices=manner.matrices)
-        show_directories(made.results, grid.runs_dir)
+    made = grid.make(
+        SafeConsole(stderr=True),
+        fresh=manner.fresh,
+        quiet=manner.quiet,
+        ended=partial(_keep, runs_dir, manner.out),
+    )
+    places = {_key(settings): place for place, (settings, _) in enumerate(planned)}
+    results = sorted([*kept, *made.results], key=lambda r: places[r.config_hash, r.seed])
+    if results:
+        show_results(results, matrices=manner.matrices)
+        show_directories(made.results, runs_dir)
         if manner.out is not None:
-            _write(made.results, grid.runs_dir, manner.out)
+            _write(results, manner.out)
     if made.problems:
         raise ClbenchError("\n".join(made.problems))
+
+
+def _key(settings: RunSettings) -> tuple[str, int]:
+    """What tells the runs of a grid apart."""
+    return settings.fingerprint(), settings.seed
+
+
+def _kept(planned: list[Planned], out: Path) -> list[RunResult]:
+    """Results in the folder of an earlier report that would be the same today.
+
+    Whoever names a tracker wants the run itself, which the folder does not have.
+    """
+    from clbench.core.results.result import RunResult
+    from clbench.report.run_files import RESULTS
+    from clbench.tuning.kept import Kept
+
+    kept = Kept(out / RESULTS)
+    untracked = [one for one in planned if set(one[0].logger) <= {"csv"}]
+    return [RunResult.load(kept.file(one[0])) for one in untracked if kept.holds(one)]
+
+
+def _keep(runs_dir: Path, out: Path | None, settings: RunSettings, outcome: Outcome) -> None:
+    """Copy the result of a run that is complete."""
+    from clbench.engine.rundir.directory import run_path
+    from clbench.launch.cells import Outcome
+    from clbench.report.run_files import RESULTS, collect_run
+
+    if out is not None and outcome is Outcome.DONE:
+        collect_run(run_path(runs_dir, settings), out / RESULTS)
 
 
 def _spaces(tuning: Tuning) -> Table:
@@ -380,13 +427,10 @@ def _forecast(grid: Grid, trial: Console | None) -> None:
     say(total)
 
 
-def _write(results: list[RunResult], runs_dir: Path, out: Path) -> None:
+def _write(results: list[RunResult], out: Path) -> None:
     from clbench.naming import titled
-    from clbench.report.run_files import collect
     from clbench.report.write import write_report
 
-    files = [path / "result.json" for path in directories(results, runs_dir)]
-    collect(list(zip(files, results, strict=True)), out / "results")
     write_report(titled(results), out)
     say(f"tables: {out}")
 

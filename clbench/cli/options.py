@@ -91,7 +91,13 @@ Runs = Annotated[
         help="Run directories, result files, or folders of them.", autocompletion=completion.runs
     ),
 ]
-Out = Annotated[Path | None, typer.Option(help="Also write tables and the result files there.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write tables and the result files there; results that are there already and "
+        "would be the same today are taken over."
+    ),
+]
 Matrices = Annotated[bool, typer.Option("--matrices", help="Print every matrix too.")]
 Methods = Annotated[
     str | None,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from clbench.core.files import write_atomic
 from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.report.formats.render import to_markdown
 from clbench.report.probed.tables import probes_of, rows_grid
 from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import file_name
 from clbench.report.tables.matrix_csv import write_matrix_csv
+
+RESULTS: Final = "results"
+"""Folder of collected results beside the tables that are built from them."""
 
 
 def publish(result: RunResult, folder: Path) -> None:
@@ -49,3 +53,9 @@ def collect(runs: Sequence[tuple[Path, RunResult]], folder: Path) -> list[Path]:
             write_atomic(path.with_suffix(SUFFIX), content)
         paths.append(path)
     return paths
+
+
+def collect_run(run: Path, folder: Path) -> None:
+    """Collect the result of a run directory (see `collect`)."""
+    file = run / FILE_NAME
+    collect([(file, RunResult.load(file))], folder)

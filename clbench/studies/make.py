@@ -13,18 +13,17 @@ from rich.console import Console
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
-from clbench.core.results.result import FILE_NAME, RunResult
+from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
 from clbench.launch.cells import Outcome
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.report.run_files import collect
+from clbench.report.run_files import RESULTS, collect_run
 from clbench.studies.runs import Run, Runs
 from clbench.studies.study import Study
 from clbench.tuning.kept import Kept
 
-RESULTS: Final = "results"
 MEASURED: Final = "measured.json"
 
 
@@ -98,8 +97,7 @@ class Making:
     def _keep(self, settings: RunSettings, outcome: Outcome) -> None:
         """Keep the result of a run that is complete."""
         if outcome is Outcome.DONE:
-            source = run_path(self.runs_dir, settings) / FILE_NAME
-            collect([(source, RunResult.load(source))], self.out / RESULTS)
+            collect_run(run_path(self.runs_dir, settings), self.out / RESULTS)
 
     def _left(self, planned: list[Planned]) -> list[Planned]:
         kept = Kept(self.out / RESULTS)

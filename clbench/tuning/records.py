@@ -10,7 +10,7 @@ from typing import Any, Final
 from clbench.core.files import write_atomic
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.launch.cells import Outcome
-from clbench.report.run_files import collect
+from clbench.report.run_files import collect_run
 from clbench.report.search.read import FILE, FORMAT
 
 DIVERGED: Final = "diverged"
@@ -37,7 +37,7 @@ def keep(run: Path, file: Path, outcome: Outcome) -> None:
         RunResult.load(source).save(diverged_file(file))
         file.unlink(missing_ok=True)
     elif outcome is Outcome.DONE:
-        collect([(source, RunResult.load(source))], file.parent)
+        collect_run(run, file.parent)
         diverged_file(file).unlink(missing_ok=True)
 
 

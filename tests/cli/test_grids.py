@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import clbench
 from clbench.cli.app import app
+from clbench.core.results.result import RunResult
 from tests.small_runs import write_tasks
 
 
@@ -37,6 +39,44 @@ def sweep_file(tmp_path: Path, tasks: Path) -> Path:
         """
     )
     return path
+
+
+@pytest.fixture
+def report(quick_runs: Path, tmp_path: Path) -> list[object]:
+    """The command whose results lie in its folder for tables, where no runs are any more."""
+    out = shutil.copytree(quick_runs / "out", tmp_path / "out")
+    runs = ["--runs-dir", tmp_path / "runs", "--out", out]
+    return ["compare", "--methods", "zeroshot,nusa", "--seeds", "0", "--quick", *runs]
+
+
+def test_results_beside_the_tables_are_taken_over(report: list[object], tmp_path: Path) -> None:
+    summary = (tmp_path / "out/summary.md").read_bytes()
+    (tmp_path / "out/summary.md").unlink()
+    done = invoke(*report)
+    assert done.exit_code == 0, done.output
+    assert f"2 of 2 results are taken over from {tmp_path / 'out'}/results" in done.stderr
+    assert (tmp_path / "out/summary.md").read_bytes() == summary
+    assert not list((tmp_path / "runs").rglob("result.json"))
+
+
+def test_what_would_be_another_result_today_is_made(report: list[object], tmp_path: Path) -> None:
+    (file,) = (tmp_path / "out/results").glob("nusa-*.json")
+    old = RunResult.load(file)
+    source = old.method.model_copy(update={"source": "0" * 16})
+    old.model_copy(update={"method": source}).save(file)
+    planned = invoke(*report, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "1 of 2 results are taken over" in planned.stderr
+    assert "nusa" in planned.stdout
+    assert "zeroshot" not in planned.stdout
+
+
+@pytest.mark.parametrize("option", [["--fresh"], ["--logger", "tensorboard"]])
+def test_who_wants_the_runs_themselves_gets_them(report: list[object], option: list[str]) -> None:
+    planned = invoke(*report, *option, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "taken over" not in planned.stderr
+    assert "zeroshot" in planned.stdout
 
 
 @pytest.mark.slow
