@@ -12,6 +12,7 @@ from typing import Final
 
 KEPT: Final = frozenset("\n\t")
 """Control characters that do no harm."""
+_SPACES: Final = dict.fromkeys(map(ord, KEPT), " ")
 COMPUTED: Final = frozenset("=+-@\t\r'")
 """What makes a spreadsheet compute a cell; and the apostrophe, which keeps it from doing so."""
 HTML: Final = re.compile(r"[|]|<(?=[A-Za-z/!?])")
@@ -28,6 +29,8 @@ def printable(text: str) -> str:
     >>> print(printable("plain \x1b[2J\u202e"))
     plain \x1b[2J\u202e
     """
+    if text.isprintable():  # nearly all are, and tables of long runs have many cells
+        return text
     return "".join(c if _is_shown(c) else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -72,7 +75,7 @@ def escape_html(text: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return printable("".join(" " if c in KEPT else c for c in text))
+    return printable(text.translate(_SPACES))
 
 
 def _is_number(text: str) -> bool:
