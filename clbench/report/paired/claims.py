@@ -83,8 +83,8 @@ class Claims:
             "The table has what is reversed; the CSV file all pairs.",
             f"Published: {self.benchmark}, order {ORDER}, {papers()['backbone']['published']}, of "
             f"{self.methods} methods; a pair counts if all reports of both agree and differ by "
-            f"{_margin():.1f} points or more. Left out are numbers of code that decides the task of "
-            "an image by its test batch. Measured: percentage points, means over seeds, in "
+            f"{_margin():.1f} points or more. Left out are numbers of code that decides the task "
+            "of an image by its test batch. Measured: percentage points, means over seeds, in "
             f"brackets the {100 * CONFIDENCE:.0f} % percentile bootstrap interval over test "
             f"images, {RESAMPLES} resamples, not corrected for their number.",
             "Tasks, model and settings are others than the papers': what is reversed here need "
