@@ -16,13 +16,14 @@ from clbench.core.results.correctness import SUFFIX
 from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import require_sound
 from clbench.naming import titled, titles
+from clbench.report.run_files import RESULTS
 from clbench.report.search.read import FILE as TRIALS
 from clbench.report.search.write import search_texts
 from clbench.report.write import report_files
 from clbench.studies.make import MEASURED
 
 NAME = "SHA256SUMS"
-RESULTS, STUDIES = "results", "studies"
+STUDIES = "studies"
 PICTURE = "figures/tradeoff.svg"
 """The only figure that is committed; all figures depend on the version of matplotlib."""
 

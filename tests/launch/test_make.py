@@ -28,7 +28,7 @@ class Ends:
     stays = False
 
     def __init__(self, records: Records, options: Mapping[str, Any]) -> None:
-        self.launched: list[int] = []
+        pass
 
     def fitted(self, cells: Sequence[Cell], resources: Resources) -> Resources:
         return resources

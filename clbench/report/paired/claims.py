@@ -97,24 +97,14 @@ class Claims:
     def grid(self) -> Grid:
         """The printed table: what is the other way round here, the largest differences first."""
         turned = self.table[self.table["verdict"] == REVERSED]
-        rows = tuple(
-            tuple(
-                map(
-                    Cell,
-                    (
-                        TITLES[row["metric"]],
-                        row["better"],
-                        row["worse"],
-                        f"{row['published']:+.1f}",
-                        f"{percent(row['difference'], signed=True)} "
-                        f"{interval(row['low'], row['high'])}",
-                    ),
-                )
-            )
-            for row in turned.reset_index().to_dict("records")
-        )
+        rows = []
+        for row in turned.reset_index().to_dict("records"):
+            difference = percent(row["difference"], signed=True)
+            measured = f"{difference} {interval(row['low'], row['high'])}"
+            pair = (TITLES[row["metric"]], row["better"], row["worse"])
+            rows.append(tuple(map(Cell, (*pair, f"{row['published']:+.1f}", measured))))
         header = ("Metric", "Better in papers", "than", "by at least", "Measured")
-        return Grid(header, rows, (False, False, False, True, True))
+        return Grid(header, tuple(rows), (False, False, False, True, True))
 
     def _counts(self, metric: str) -> str:
         verdicts = Counter(self.table.xs(metric, level="metric")["verdict"])
