@@ -13,10 +13,9 @@ from pathlib import Path
 from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash, write_atomic
 from clbench.core.results.correctness import SUFFIX
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import RESULTS, RunResult
 from clbench.core.results.soundness import require_sound
 from clbench.naming import titled, titles
-from clbench.report.run_files import RESULTS
 from clbench.report.search.read import FILE as TRIALS
 from clbench.report.search.write import search_texts
 from clbench.report.write import report_files

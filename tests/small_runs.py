@@ -1,4 +1,4 @@
-"""Whole runs that take moments: folders of a few images as tasks, and the embedded CLIP."""
+"""Whole runs that take moments: folders of a few images as tasks, and a small random CLIP."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clbench.api import run_resolved
 from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.engine.process.progress import QuietReporter, Reporter
+from tests.small_data import write_small_clip
 
 SIZE = 48
 """Side of the images, larger than what the embedded CLIP takes."""
@@ -38,16 +39,21 @@ def run_small(
     tasks: Path,
     runs_dir: Path,
     *,
+    backbone: str | None = None,
     reporter: Reporter | None = None,
     fresh: bool = False,
     **overrides: Any,
 ) -> RunResult:
-    """What `clbench.run` does, on the given tasks; a dot in a setting's name is ``__`` here."""
+    """What `clbench.run` does, on the given tasks; a dot in a setting's name is ``__`` here.
+
+    The backbone is a small random CLIP beside the tasks unless one is named.
+    """
+    backbone = backbone or str(_small_clip(tasks.parent / "clip.safetensors"))
     settings, cls = config.resolve(
         method,
         f"folder:{tasks}",
         overrides={
-            **config.backbone_settings("mini"),
+            **config.backbone_settings(backbone),
             "data_root": str(tasks.parent / "cache"),
             "device": "cpu",
             "train.steps": 4,
@@ -58,3 +64,7 @@ def run_small(
         },
     )
     return run_resolved(settings, cls, runs_dir, reporter or QuietReporter(), fresh=fresh)
+
+
+def _small_clip(path: Path) -> Path:
+    return path if path.exists() else write_small_clip(path)

@@ -25,7 +25,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    return run_small("finetune", tasks, tmp_path_factory.mktemp("runs"))
+    return run_small("finetune", tasks, tmp_path_factory.mktemp("runs"), backbone="mini")
 
 
 def options(tasks: Path) -> dict[str, object]:

@@ -57,8 +57,10 @@ def runs(tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run
         "lora": {"method__rank": 4, "train__lr": 0.01},
         "gnsp": {},
     }
-    made = {name: run_small(name, tasks, folder, **sizes[name]) for name in METHODS}
-    return {**made, "ridge-head": run_small(RidgeHead, tasks, folder)}
+    made = {
+        name: run_small(name, tasks, folder, backbone="mini", **sizes[name]) for name in METHODS
+    }
+    return {**made, "ridge-head": run_small(RidgeHead, tasks, folder, backbone="mini")}
 
 
 @pytest.fixture(scope="module")

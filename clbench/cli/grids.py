@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from clbench.core.results.result import RunResult
     from clbench.core.settings import RunSettings
-    from clbench.launch.cells import Outcome
+    from clbench.launch.kept import Kept
     from clbench.launch.make import Grid, Wanted
     from clbench.launch.plan import Planned
     from clbench.tuning.tune import Tuning
@@ -343,14 +343,17 @@ class _Manner:
 
 def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manner) -> None:
     """Make what is missing of a grid and print its tables, or print what would be made."""
+    from clbench.core.results.result import RESULTS
+    from clbench.launch.kept import Kept
     from clbench.launch.make import Grid
 
-    kept = [] if manner.fresh or manner.out is None else _kept(planned, manner.out)
-    there = {(result.config_hash, result.seed) for result in kept}
+    kept = None if manner.out is None else Kept(manner.out / RESULTS)
+    earlier = [] if manner.fresh or kept is None else _earlier(planned, kept)
+    there = {(result.config_hash, result.seed) for result in earlier}
     left = [one for one in planned if _key(one[0]) not in there]
-    if kept and not manner.quiet:
+    if earlier and not manner.quiet:
         SafeConsole(stderr=True).print(
-            f"{len(kept)} of {len(planned)} results are taken over from {manner.out}/results",
+            f"{len(earlier)} of {len(planned)} results are taken over from {manner.out}/{RESULTS}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -366,10 +369,10 @@ def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manne
         SafeConsole(stderr=True),
         fresh=manner.fresh,
         quiet=manner.quiet,
-        ended=partial(_keep, runs_dir, manner.out),
+        ended=None if kept is None else partial(kept.keep, runs_dir),
     )
     places = {_key(settings): place for place, (settings, _) in enumerate(planned)}
-    results = sorted([*kept, *made.results], key=lambda r: places[r.config_hash, r.seed])
+    results = sorted([*earlier, *made.results], key=lambda r: places[r.config_hash, r.seed])
     if results:
         show_results(results, matrices=manner.matrices)
         show_directories(made.results, runs_dir)
@@ -384,28 +387,13 @@ def _key(settings: RunSettings) -> tuple[str, int]:
     return settings.fingerprint(), settings.seed
 
 
-def _kept(planned: list[Planned], out: Path) -> list[RunResult]:
-    """Results in the folder of an earlier report that would be the same today.
+def _earlier(planned: list[Planned], kept: Kept) -> list[RunResult]:
+    """Kept results that would be the same today.
 
     Whoever names a tracker wants the run itself, which the folder does not have.
     """
-    from clbench.core.results.result import RunResult
-    from clbench.report.run_files import RESULTS
-    from clbench.tuning.kept import Kept
-
-    kept = Kept(out / RESULTS)
     untracked = [one for one in planned if set(one[0].logger) <= {"csv"}]
-    return [RunResult.load(kept.file(one[0])) for one in untracked if kept.holds(one)]
-
-
-def _keep(runs_dir: Path, out: Path | None, settings: RunSettings, outcome: Outcome) -> None:
-    """Copy the result of a run that is complete."""
-    from clbench.engine.rundir.directory import run_path
-    from clbench.launch.cells import Outcome
-    from clbench.report.run_files import RESULTS, collect_run
-
-    if out is not None and outcome is Outcome.DONE:
-        collect_run(run_path(runs_dir, settings), out / RESULTS)
+    return [result for one in untracked if (result := kept.result(one)) is not None]
 
 
 def _spaces(tuning: Tuning) -> Table:

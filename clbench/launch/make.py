@@ -19,13 +19,13 @@ from clbench.engine.process.environment import place
 from clbench.engine.rundir.directory import RunDirectory
 from clbench.engine.rundir.provenance import Inputs
 from clbench.inputs import unmeasured
-from clbench.launch import trials
 from clbench.launch.cells import Cell, Event, Launcher, Outcome, Resources
 from clbench.launch.driving import RETRIES, Drive, Failure, Watcher, told_once
 from clbench.launch.engines.local import Local
 from clbench.launch.engines.ray import Ray
 from clbench.launch.engines.slurm import Slurm
-from clbench.launch.estimates import Costs, Estimate, Forecast
+from clbench.launch.forecast import trials
+from clbench.launch.forecast.estimates import Costs, Estimate, Forecast
 from clbench.launch.grid import as_begun, make_cells, result_of
 from clbench.launch.plan import Planned
 from clbench.launch.quantities import parse_resources
@@ -111,7 +111,7 @@ class Grid:
         *,
         fresh: bool = False,
         quiet: bool = False,
-        ended: Ended = lambda settings, outcome: None,
+        ended: Ended | None = None,
     ) -> Made:
         """Make what is missing.
 
@@ -132,6 +132,7 @@ class Grid:
             )
         if fresh:
             self._put_aside(SafeConsole(quiet=True) if quiet else console)
+        ended = ended or (lambda settings, outcome: None)
         states = self._states()
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
         failures = [

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from clbench.launch.cells import Cell, Event, Outcome
 from clbench.launch.driving import Watcher, ending_of
-from clbench.launch.estimates import Forecast, total
+from clbench.launch.forecast.estimates import Forecast, total
 from clbench.launch.records import CellRecord
 from clbench.launch.standing import Overview, Standing, standing
 from clbench.report.tables.grid import short_number

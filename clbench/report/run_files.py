@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from clbench.core.files import write_atomic
 from clbench.core.results.correctness import SUFFIX, encode_row, read_rows
@@ -15,9 +14,6 @@ from clbench.report.tables.frames import summary_table
 from clbench.report.tables.grid import matrix_grid, summary_grid
 from clbench.report.tables.groups import file_name
 from clbench.report.tables.matrix_csv import write_matrix_csv
-
-RESULTS: Final = "results"
-"""Folder of collected results beside the tables that are built from them."""
 
 
 def publish(result: RunResult, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,16 +14,12 @@ from rich.console import Console
 from clbench.core.errors import ClbenchError
 from clbench.core.files import write_atomic
 from clbench.core.foreign.json_text import load_json
-from clbench.core.results.result import RunResult
-from clbench.core.settings import RunSettings
-from clbench.engine.rundir.directory import run_path
-from clbench.launch.cells import Outcome
+from clbench.core.results.result import RESULTS, RunResult
+from clbench.launch.kept import Kept
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.report.run_files import RESULTS, collect_run
 from clbench.studies.runs import Run, Runs
 from clbench.studies.study import Study
-from clbench.tuning.kept import Kept
 
 MEASURED: Final = "measured.json"
 
@@ -88,20 +85,16 @@ class Making:
             left = self._left(planned)
         if left:
             grid = Grid(left, self.runs_dir, self.wanted)
-            made = grid.make(console, fresh=self.fresh, quiet=quiet, ended=self._keep)
+            keep = partial(Kept(self.out / RESULTS).keep, self.runs_dir)
+            made = grid.make(console, fresh=self.fresh, quiet=quiet, ended=keep)
             if made.problems:
                 raise ClbenchError("\n".join(made.problems))
         measured = self._measure(study, console, quiet)
         return read_study(study, self.out, planned, measured, quick=self.quick)
 
-    def _keep(self, settings: RunSettings, outcome: Outcome) -> None:
-        """Keep the result of a run that is complete."""
-        if outcome is Outcome.DONE:
-            collect_run(run_path(self.runs_dir, settings), self.out / RESULTS)
-
     def _left(self, planned: list[Planned]) -> list[Planned]:
         kept = Kept(self.out / RESULTS)
-        return planned if self.fresh else [one for one in planned if not kept.holds(one)]
+        return planned if self.fresh else [one for one in planned if kept.result(one) is None]
 
     def _measure(self, study: Study, console: Console, quiet: bool) -> dict[str, Any]:
         """What the study measures besides runs."""

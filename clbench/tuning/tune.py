@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,20 +14,22 @@ from rich.console import Console
 
 from clbench import config, registry
 from clbench.core.errors import ClbenchError, unknown_name
-from clbench.core.results.result import RunResult
+from clbench.core.files import write_atomic
+from clbench.core.results.result import FILE_NAME, RESULTS, RunResult
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
 from clbench.launch.cells import Outcome
 from clbench.launch.driving import told_once
+from clbench.launch.kept import Kept
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.report.search.read import RESULTS, load_trials
-from clbench.tuning.kept import Kept
-from clbench.tuning.records import diverged_file, keep, write_trials
+from clbench.report.search.read import FILE, FORMAT, load_trials
 from clbench.tuning.search import Search, Values
 from clbench.tuning.space import space_of
 
 BUDGET, REPEATED = 16, 3
+DIVERGED: Final = "diverged"
+"""Folder of what was measured of trials whose training diverged."""
 SEEDS: Final = (0, 1, 2)
 """The seed of all trials, and those with which the best are repeated."""
 CRITERIA: Final = ("average", "last", "transfer")
@@ -118,7 +121,7 @@ class Tuning:
         self._classes = {name: registry.method(name) for name in wish.methods}
         self.spaces = {name: space_of(cls, recipe) for name, cls in self._classes.items()}
         self.methods = [Tuned(n, Search(s, wish.budget)) for n, s in self.spaces.items()]
-        self._kept = Kept(out / RESULTS)
+        self._kept, self._diverged = Kept(out / RESULTS), Kept(out / DIVERGED)
         self._require_same_rule()
         for tuned in self.methods:  # a mistake in the last method is told before the first trial
             for values in Search(self.spaces[tuned.method], 1).ask():
@@ -190,8 +193,8 @@ class Tuning:
         others = {} if before is None else before.model_dump()["methods"]
         methods = others | {tuned.method: self._told(tuned) for tuned in self.methods}
         rule = {**self._rule(), "budget": self.wish.budget}
-        content = {**rule, "methods": dict(sorted(methods.items()))}
-        write_trials(self.out, content)
+        content = {"format": FORMAT, **rule, "methods": dict(sorted(methods.items()))}
+        write_atomic(self.out / FILE, json.dumps(content, indent=1) + "\n")
 
     def _rule(self) -> dict[str, Any]:
         """What must be the same for all methods."""
@@ -249,35 +252,38 @@ class Tuning:
     ) -> list[float | None]:
         """What settings reach: None where training diverged, NaN where nothing is known."""
         trials = [self.wish.planned(name, values, seed) for name, values, seed in wanted]
-        files = [self._kept.file(settings) for settings, _ in trials]
-        left = [
-            trial
-            for trial, file in zip(trials, files, strict=True)
-            if not any(self._kept.holds(trial, kept) for kept in (file, diverged_file(file)))
+        scores = [self._score(trial) for trial in trials]
+        left = [trial for trial, score in zip(trials, scores, strict=True) if is_missing(score)]
+        if not left:
+            return scores
+        made = Grid(left, self.runs_dir, self.wanted).make(console, quiet=quiet, ended=self._keep)
+        problems += told_once([f for f in made.failures if f.outcome is not Outcome.DIVERGED])
+        return [
+            self._score(trial) if is_missing(score) else score
+            for trial, score in zip(trials, scores, strict=True)
         ]
-        if left:
-            made = Grid(left, self.runs_dir, self.wanted).make(
-                console, quiet=quiet, ended=self._keep
-            )
-            failed = [f for f in made.failures if f.outcome is not Outcome.DIVERGED]
-            problems += told_once(failed)
-        return [self._score(file) for file in files]
 
     def _keep(self, settings: RunSettings, outcome: Outcome) -> None:
         """Keep what a trial reached, as soon as it is over."""
-        keep(run_path(self.runs_dir, settings), self._kept.file(settings), outcome)
+        file, diverged = self._kept.file(settings), self._diverged.file(settings)
+        source = run_path(self.runs_dir, settings) / FILE_NAME
+        if outcome is Outcome.DIVERGED and source.exists():
+            RunResult.load(source).save(diverged)
+            file.unlink(missing_ok=True)
+        elif outcome is Outcome.DONE:
+            self._kept.keep(self.runs_dir, settings, outcome)
+            diverged.unlink(missing_ok=True)
 
-    def _score(self, file: Path) -> float | None:
+    def _score(self, trial: Planned) -> float | None:
         """What a trial reached: None where training diverged, NaN where nothing is known."""
-        if file.exists():
-            score = RunResult.load(file).summary.get(self.wish.criterion)
-            if score is None:
-                raise ClbenchError(
-                    f"--criterion {self.wish.criterion}: {self.wish.benchmark!r} defines no such "
-                    "metric"
-                )
-            return score
-        return None if diverged_file(file).exists() else math.nan
+        if (result := self._kept.result(trial)) is None:
+            return math.nan if self._diverged.result(trial) is None else None
+        score = result.summary.get(self.wish.criterion)
+        if score is None:
+            raise ClbenchError(
+                f"--criterion {self.wish.criterion}: {self.wish.benchmark!r} defines no such metric"
+            )
+        return score
 
     def _told(self, tuned: Tuned) -> dict[str, Any]:
         """A method's part of the file."""

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from clbench.launch.cells import Cell, Event, Outcome, Resources
-from clbench.launch.estimates import Estimate, Forecast
+from clbench.launch.forecast.estimates import Estimate, Forecast
 from clbench.launch.view import Tally, forecast_table, make_view
 from tests.launch.conftest import make_cell
 

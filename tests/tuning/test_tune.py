@@ -13,12 +13,13 @@ from clbench.cli.app import app
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.engine.rundir.sources import source_hash
+from clbench.launch import kept
 from clbench.launch.cells import Outcome
 from clbench.launch.driving import Failure
 from clbench.launch.grid import make_cells
 from clbench.launch.make import Ended, Made, Wanted
 from clbench.launch.plan import Planned
-from clbench.tuning import kept, tune
+from clbench.tuning import tune
 from clbench.tuning.tune import Tuning, Wish
 from tests.made_up import make_result
 

@@ -40,6 +40,8 @@ SINCE: Final = {"learned": 4}
 """Metrics of the summary that came later, with the first schema of files that hold them."""
 HASH: Final = "sha256"
 FILE_NAME = "result.json"
+RESULTS: Final = "results"
+"""Folder of collected results beside the tables that are built from them."""
 LAUNCHED = "CLBENCH_LAUNCH"
 """Variable in which a launcher says, as JSON, who it is and whether runs share the machine."""
 SUMMARY_TOLERANCE = 1e-9

@@ -14,12 +14,11 @@ from pydantic import BaseModel, ValidationError
 from clbench.core.errors import ClbenchError
 from clbench.core.foreign.json_text import load_json
 from clbench.core.results.matrix import AccuracyMatrix
-from clbench.core.results.result import SUMMARY_TOLERANCE, RunResult
+from clbench.core.results.result import RESULTS, SUMMARY_TOLERANCE, RunResult
 from clbench.report.tables.groups import is_upper_bound
 
 FILE: Final = "trials.json"
 FORMAT: Final = "clbench-tuning/1"
-RESULTS: Final = "results"
 _RESULT: Final = re.compile(r"[^/\\]+-seed\d+-[0-9a-f]+\.json")
 
 Summary = Mapping[str, float | None]

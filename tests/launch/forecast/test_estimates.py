@@ -10,7 +10,7 @@ import pytest
 from clbench import config
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
-from clbench.launch.estimates import Costs, total
+from clbench.launch.forecast.estimates import Costs, total
 from tests import made_up
 
 

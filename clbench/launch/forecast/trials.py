@@ -11,7 +11,7 @@ from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.directory import run_path
 from clbench.inputs import load_inputs
-from clbench.launch.estimates import Estimate
+from clbench.launch.forecast.estimates import Estimate
 from clbench.launch.plan import Planned
 from clbench.launch.records import FOLDER
 

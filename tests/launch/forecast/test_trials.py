@@ -9,8 +9,8 @@ import pytest
 
 from clbench import config
 from clbench.engine.rundir.directory import run_path
+from clbench.launch.forecast.trials import Sizes, estimate, folder, kinds, shortened
 from clbench.launch.plan import Planned
-from clbench.launch.trials import Sizes, estimate, folder, kinds, shortened
 from tests import made_up
 
 SIZES = Sizes({"arrows": 100, "clocks": 50, "flags": 20}, test=700)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.core.settings import RunSettings
+from clbench.engine.rundir.directory import run_path
 from clbench.engine.rundir.provenance import Inputs
 from clbench.engine.rundir.resuming import require_same_source
 from clbench.inputs import require_inputs, unmeasured
-from clbench.report.run_files import collected_name
+from clbench.launch.cells import Outcome
+from clbench.report.run_files import collect_run, collected_name
 
 if TYPE_CHECKING:
     from clbench.launch.plan import Planned
@@ -33,22 +35,32 @@ class Kept:
         name = collected_name(settings.method.name, settings.seed, settings.fingerprint())
         return self.folder / name
 
-    def holds(self, planned: Planned, file: Path | None = None) -> bool:
-        """Whether a finished result was kept, and would be the same today.
+    def result(self, planned: Planned) -> RunResult | None:
+        """The result that was kept of a run; None if there is none that would be the same today.
 
         The method's source, weights, images, prompts and reference data must be what they were, and
         all probes that are asked for must have been measured.
-
-        Args:
-            planned: the run.
-            file: where the result may lie; what `file` returns if None.
         """
         settings, cls = planned
-        file = file or self.file(settings)
+        file = self.file(settings)
         try:
             result = RunResult.load(file)
             require_same_source(result, cls, file)
             require_inputs(settings, result, file, known=self._inputs)
         except ClbenchError:
-            return False
-        return unmeasured(settings, result) is None
+            return None
+        return result if unmeasured(settings, result) is None else None
+
+    def keep(self, runs_dir: Path, settings: RunSettings, outcome: Outcome) -> None:
+        """Copy the result of a run if it is complete.
+
+        Args:
+            runs_dir: folder of all runs.
+            settings: of the run.
+            outcome: how it ended.
+
+        Raises:
+            ClbenchError: a file cannot be read or written.
+        """
+        if outcome is Outcome.DONE:
+            collect_run(run_path(runs_dir, settings), self.folder)
