@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
@@ -16,7 +17,7 @@ def titled(results: Iterable[RunResult]) -> list[RunResult]:
     Others go by their name. Where two methods have one title, their names tell them apart.
     """
     results = list(results)
-    declared = {name: _declared(name) for name in {result.method.name for result in results}}
+    declared = _declared({result.method.name for result in results})
     titles = {name: title for name, (title, _) in declared.items()}
     unclear = {title for title, count in Counter(titles.values()).items() if count > 1}
     titles = {n: f"{t} ({n})" if t in unclear and t != n else t for n, t in titles.items()}
@@ -28,7 +29,7 @@ def titled(results: Iterable[RunResult]) -> list[RunResult]:
 
 def titles() -> dict[str, str]:
     """What methods that are installed here are called, by name."""
-    return {name: _declared(name)[0] for name in registry.method_names()}
+    return {name: title for name, (title, _) in _declared(registry.method_names()).items()}
 
 
 def labelled(results: Iterable[RunResult], labels: Mapping[str, str]) -> list[RunResult]:
@@ -74,13 +75,16 @@ def names_among(text: str | None, results: Iterable[RunResult]) -> frozenset[str
     return frozenset(names)
 
 
-def _declared(name: str) -> tuple[str, str]:
-    """Title and family of a method; its name and nothing where no class of that name is found."""
-    try:
-        cls = registry.method(name) if name in registry.method_names() else None
-    except ClbenchError:  # a plug-in that cannot be loaded
-        cls = None
-    return (name, "") if cls is None else (cls.title or name, cls.family)
+def _declared(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Titles and families of methods; name and nothing where no class of that name is found."""
+    known, declared = set(registry.method_names()), {}
+    for name in names:
+        declared[name] = name, ""
+        if name in known:
+            with suppress(ClbenchError):  # a plug-in that cannot be loaded
+                cls = registry.method(name)
+                declared[name] = cls.title or name, cls.family
+    return declared
 
 
 def _called(result: RunResult, title: str, family: str) -> RunResult:

@@ -149,28 +149,32 @@ def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
     variants: dict[str, list[Mapping[str, Any]]] = {}
     for (method, _), seeds in rows.items():
         variants.setdefault(method, []).append(_choices(next(iter(seeds.values()))))
+    varied = {method: _varied(choices) for method, choices in variants.items()}
     return sorted(
-        (_method_runs(seeds, variants[method]) for (method, _), seeds in rows.items()),
+        (
+            _method_runs(seeds, varied[method], only=len(variants[method]) == 1)
+            for (method, _), seeds in rows.items()
+        ),
         key=lambda row: (row.results[0].method.name, _natural(row.label)),
     )
 
 
-def _method_runs(
-    seeds: Mapping[int, RunResult], variants: Sequence[Mapping[str, Any]]
-) -> MethodRuns:
+def _varied(variants: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Keys under which not all have the same value."""
+    keys = {key for choices in variants for key in choices}
+    return {key for key in keys if len({_dump(choices.get(key)) for choices in variants}) > 1}
+
+
+def _method_runs(seeds: Mapping[int, RunResult], varied: set[str], *, only: bool) -> MethodRuns:
     results = tuple(seeds[seed] for seed in sorted(seeds))
     method, title = results[0].method.name, results[0].method.title
     choices = _choices(results[0])
-    differing = [
-        f"{key}={_text(value)}"
-        for key, value in choices.items()
-        if any(_dump(other.get(key)) != _dump(value) for other in variants)
-    ]
+    differing = [f"{key}={_text(value)}" for key, value in choices.items() if key in varied]
     marked = f"{title} {BY_BATCH}" if results[0].method.decides_by_batch else title
     marked += f" {SHARED}" if any(map(_beside_others, results)) else ""
     marked += f" {UPPER}" if is_upper_bound(results[0]) else ""
     label = f"{marked} ({', '.join(differing)})" if differing else marked
-    slug = f"{method}-{results[0].config_hash}" if len(variants) > 1 else method
+    slug = method if only else f"{method}-{results[0].config_hash}"
     return MethodRuns(label, slug, results)
 
 
