@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from clbench.core.errors import ClbenchError, unknown_name
+from clbench.core.errors import unknown_name
 from clbench.core.task import Benchmark, ClassTexts, Setting, Task
 from clbench.datamodules.catalogue.catalogue import data_set
 from clbench.datamodules.fetching.inventory import require
@@ -20,6 +20,7 @@ from clbench.datamodules.pixels.samples import Samples
 from clbench.datamodules.readers.domains import DOMAINS
 from clbench.datamodules.readers.read import check_counts, read
 from clbench.datamodules.sequence import TaskSequence
+from clbench.datamodules.splits import listed_order
 
 VERSION: Final = 1
 DATA_SET: Final = "DomainNet"
@@ -50,7 +51,7 @@ def tasks(
     Raises:
         ClbenchError: unknown domain, or data that are missing or damaged.
     """
-    domains = DOMAINS if order == "published" else _given(order)
+    domains, order_name = _ordered(order)
     root, cache = data_folder(data_root), data_cache(data_root, cache_root)
     require([DATA_SET], root)
     contents = read(data_set(DATA_SET), root)
@@ -61,7 +62,7 @@ def tasks(
         name,
         VERSION,
         Setting.DOMAIN_INCREMENTAL,
-        "published" if domains == DOMAINS else ", ".join(domains),
+        order_name,
         tuple(Task(domain, classes) for domain in domains),
     )
 
@@ -84,15 +85,13 @@ def tasks(
     )
 
 
-def _given(order: str | list[str]) -> tuple[str, ...]:
-    """A list of domains, each once."""
-    domains = (order,) if isinstance(order, str) else tuple(order)
-    for domain in domains:
-        if domain not in DOMAINS:
-            raise unknown_name("benchmark.order", domain, ["published", *DOMAINS])
-    if not domains or len(set(domains)) < len(domains):
-        raise ClbenchError(f"benchmark.order={order} must name one domain or more, each once")
-    return domains
+def _ordered(order: str | list[str]) -> tuple[tuple[str, ...], str]:
+    """The domains in task order, and the name of that order."""
+    if order in ("published", [*DOMAINS]):
+        return DOMAINS, "published"
+    if isinstance(order, list):
+        return listed_order(order, DOMAINS, "domain")
+    raise unknown_name("benchmark.order", order, ["published", "a list of domains"])
 
 
 def _of(domain: str, samples: Samples) -> Samples:

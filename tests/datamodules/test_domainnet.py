@@ -86,8 +86,10 @@ def test_the_tasks_are_the_domains_in_the_published_order(root: Path) -> None:
         ["real", "sketch"],
         "real, sketch",
     )
-    with pytest.raises(ClbenchError, match=r"unknown benchmark\.order 'photo'"):
+    with pytest.raises(ClbenchError, match=r"unknown domain in benchmark\.order 'photo'"):
         build(root, order=["photo"])
+    with pytest.raises(ClbenchError, match=r"unknown benchmark\.order 'publishd': did you mean"):
+        build(root, order="publishd")
     with pytest.raises(ClbenchError, match="each once"):
         build(root, order=["real", "real"])
 

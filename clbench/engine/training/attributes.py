@@ -155,13 +155,18 @@ def _parts(value: Any) -> list[Any] | None:
     return None
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, around: frozenset[int] = frozenset()) -> bool:
+    """Whether a value can be compared; one that holds itself cannot."""
     if isinstance(value, Tensor):
         return is_readable(value)
     if isinstance(value, (*_PLAIN, np.ndarray)):
         return True
-    parts = _parts(value)
-    return parts is not None and all(map(_is_plain, parts))
+    parts, inside = _parts(value), around | {id(value)}
+    return (
+        parts is not None
+        and id(value) not in around
+        and all(_is_plain(part, inside) for part in parts)
+    )
 
 
 def _holds_tensors(value: Any) -> bool:

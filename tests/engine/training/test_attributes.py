@@ -192,6 +192,17 @@ def test_what_comes_back_or_is_not_needed_is_accepted(change: Callable[[Any], No
     assert {name: value for name, value in vars(method).items() if name in state} == state
 
 
+def test_what_holds_itself_cannot_be_compared_and_is_not_watched() -> None:
+    method: Any = prepared()
+    watched = Attributes(method)
+    method.ring = [method.by_class]
+    method.ring.append({"ring": method.ring})
+    watched.require_kept("while learning birds")
+    method.names.append("a")
+    with pytest.raises(ClbenchError, match=r"changed self\.names while"):
+        watched.require_kept("while learning birds")
+
+
 def test_several_are_counted() -> None:
     method = prepared()
     watched = Attributes(method)
