@@ -18,7 +18,13 @@ from matplotlib.text import Annotation
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.figures.draw import DrawnFigure, draw_all, draw_figures, write_figures
+from clbench.report.figures.draw import (
+    DrawnFigure,
+    draw_all,
+    draw_figure,
+    draw_figures,
+    write_figures,
+)
 from clbench.report.figures.labels import Mark, name_marks
 from clbench.report.figures.matrices import COLOUR_MAP, luminance, text_colour
 from clbench.report.figures.series import half_interval, make_series
@@ -69,6 +75,13 @@ def figures_of(results: list[RunResult]) -> dict[str, Figure]:
     return {drawn.name: drawn.figure for drawn in draw_figures(group)}
 
 
+def figure_of(name: str, results: list[RunResult]) -> Figure:
+    (group,) = comparable_groups(results)
+    drawn = draw_figure(name, group.results)
+    assert drawn is not None
+    return drawn.figure
+
+
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, dict[str, Figure]]:
     return {name: figures_of(study()) for name, study in STUDIES.items()}
@@ -117,7 +130,7 @@ def cells(ax: Axes) -> list[str]:
 
 def test_matrices_show_means_over_seeds_under_one_colour_scale() -> None:
     runs = [make_result("nusa", 0), make_result("nusa", 1, shifted(-0.1)), make_result("lora", 0)]
-    axes = panels(figures_of(runs)["matrices"])
+    axes = panels(figure_of("matrices", runs))
     lora, nusa = axes[0], axes[1]
     assert [lora.get_title("left"), nusa.get_title("left")] == ["lora", "nusa"]
     assert cells(lora) == [f"{100 * v:.0f}" for row in VALUES for v in row]
@@ -153,7 +166,7 @@ def test_methods_are_told_apart_without_colour() -> None:
 
 def test_sequence_panels_show_what_was_measured() -> None:
     runs = [make_result("nusa", 0), make_result("nusa", 1, shifted(-0.1))]
-    axes = figures_of(runs)["sequence"].axes
+    axes = figure_of("sequence", runs).axes
     assert [ax.get_title("left") for ax in axes] == ["arrows", "clocks", "flags"]
     line = next(line for line in axes[0].lines if len(line.get_xdata()) == 4)
     np.testing.assert_allclose(line.get_ydata(), [20, 75, 65, 55])
@@ -165,7 +178,7 @@ def test_long_sequences_show_some_tasks() -> None:
     tasks = tuple(f"task {i}" for i in range(30))
     values = [[0.5 + 0.01 * t] * 30 for t in range(31)]
     run = make_result("nusa", 0, values, tasks=tasks, counts=(10,) * 30)
-    shown = [ax.get_title("left") for ax in figures_of([run])["sequence"].axes]
+    shown = [ax.get_title("left") for ax in figure_of("sequence", [run]).axes]
     assert len(shown) == 12
     assert (shown[0], shown[-1]) == ("task 0", "task 29")
 
@@ -173,7 +186,7 @@ def test_long_sequences_show_some_tasks() -> None:
 def test_class_incremental_runs_show_the_accuracy_on_all_classes_seen() -> None:
     values = [[None] * 3, [1.0, None, None], [0.6, 0.8, None], [0.5, 0.7, 0.9]]
     run = make_result("nusa", 0, values, setting=Setting.CLASS_INCREMENTAL)
-    seen, left = figures_of([run])["sequence"].axes
+    seen, left = figure_of("sequence", [run]).axes
     expected = [100.0, 100 * (60 + 160) / 300, 100 * (50 + 140 + 45) / 350]
     np.testing.assert_allclose(seen.lines[0].get_ydata(), expected)
     np.testing.assert_allclose(left.lines[0].get_ydata(), [50, 70, 90])
@@ -184,7 +197,7 @@ def test_marker_area_grows_with_training_time() -> None:
         make_result(name, 0, shifted(-0.02 * i), training_seconds=seconds)
         for i, (name, seconds) in enumerate({"lora": 10.0, "nusa": 20.0, "gnsp": 100.0}.items())
     ]
-    ax = figures_of(runs)["tradeoff"].axes[0]
+    ax = figure_of("tradeoff", runs).axes[0]
     areas = {
         float(c.get_offsets()[0][0]): float(c.get_sizes()[0])
         for c in ax.collections
@@ -232,9 +245,9 @@ def intervals(figure: Figure) -> int:
 def test_forgetting_has_intervals_over_seeds_and_none_for_one_seed() -> None:
     several = [make_result("nusa", seed, shifted(-0.05 * seed)) for seed in range(3)]
     one = [make_result("lora", 0)]
-    assert intervals(figures_of(several)["forgetting"]) == 1
-    assert intervals(figures_of(one)["forgetting"]) == 0
-    assert intervals(figures_of(several + one)["forgetting"]) == 1
+    assert intervals(figure_of("forgetting", several)) == 1
+    assert intervals(figure_of("forgetting", one)) == 0
+    assert intervals(figure_of("forgetting", several + one)) == 1
     values = np.array([1.0, 2.0, 3.0])
     assert half_interval(values) == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
     assert math.isnan(half_interval(values[:1]))
@@ -242,7 +255,7 @@ def test_forgetting_has_intervals_over_seeds_and_none_for_one_seed() -> None:
 
 def test_rank_curves_hold_recorded_values_and_need_some() -> None:
     run = with_ranks(make_result("nusa", 0), 0.01)
-    axes = figures_of([run, make_result("lora", 0)])["effective-rank"].axes
+    axes = figure_of("effective-rank", [run, make_result("lora", 0)]).axes
     assert [ax.get_title("left") for ax in axes] == ["Text encoder", "Image encoder"]
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), [57.9, 58.9, 59.9, 60.9])
     assert len(axes[0].lines) == 2, "a curve and its markers, of the run that recorded ranks"
@@ -288,7 +301,7 @@ def test_files_are_written_in_all_formats_with_the_same_bytes(tmp_path: Path) ->
 
 
 def test_files_name_neither_date_nor_version() -> None:
-    figure = figures_of([make_result("nusa", 0)])["forgetting"]
+    figure = figure_of("forgetting", [make_result("nusa", 0)])
     for form in FORMATS:
         content = file_bytes(figure, form)
         assert b"Matplotlib" not in content
