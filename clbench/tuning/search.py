@@ -91,13 +91,17 @@ class Search:
         scored = [(t.score, n) for n, t in enumerate(self.trials) if t.score is not None]
         return [n for _, n in sorted(scored, key=lambda pair: (-pair[0], pair[1]))]
 
-    def inside(self) -> dict[str, bool]:
-        """By dimension, whether settings on both sides of the best were tried."""
-        if self.best is None:
-            return dict.fromkeys(self.space, False)
-        chosen = self.trials[self.best].values
+    def edges(self, chosen: int | None) -> dict[str, str]:
+        """By dimension, why a trial is the outermost one; empty where it lies between others.
+
+        Args:
+            chosen: its number; None if all diverged.
+        """
+        if chosen is None:
+            return dict.fromkeys(self.space, "all diverged")
+        values = self.trials[chosen].values
         return {
-            name: dimension.is_inside(chosen[name], [t.values[name] for t in self.trials])
+            name: dimension.edge(values[name], [t.values[name] for t in self.trials])
             for name, dimension in self.space.items()
         }
 

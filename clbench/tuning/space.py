@@ -72,9 +72,14 @@ class Range:
         """The range with another one beside it."""
         return replace(self, low=min(self.low, other.low), high=max(self.high, other.high))
 
-    def is_inside(self, best: float, values: list[float]) -> bool:
-        """Whether values on both sides of the best were tried."""
-        return min(values) < best < max(values)
+    def edge(self, chosen: float, values: list[float]) -> str:
+        """Why none of the values lies beyond the chosen one; empty if it lies between others."""
+        if min(values) < chosen < max(values):
+            return ""
+        smaller = chosen == min(values)
+        if self.widened(chosen, values) is None:
+            return f"values end at {self.low if smaller else self.high:g}"
+        return f"no {'smaller' if smaller else 'larger'} value was tried"
 
     def _scaled(self, value: float) -> float:
         return math.log(value) if self.log else value
@@ -104,9 +109,10 @@ class Choice:
         """
         return self.values[min(int(share * len(self.values)), len(self.values) - 1)]
 
-    def is_inside(self, best: Any, values: list[Any]) -> bool:
-        """Whether the best is neither the first nor the last."""
-        return best not in (self.values[0], self.values[-1])
+    def edge(self, chosen: Any, values: list[Any]) -> str:
+        """Why none of the values lies beyond the chosen one; empty if it lies between others."""
+        ends = {self.values[0]: "the first of the list", self.values[-1]: "the last of the list"}
+        return ends.get(chosen, "")
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.values))

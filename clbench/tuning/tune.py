@@ -305,7 +305,7 @@ class Tuning:
                 for number, scores in tuned.scores.items()
             },
             "chosen": tuned.chosen,
-            "inside": search.inside(),
+            "edges": search.edges(tuned.chosen),
             "problem": tuned.problem,
         }
 

@@ -59,7 +59,7 @@ def test_an_optimum_inside_leaves_the_range_as_it_was_declared() -> None:
     search = searched({"train.lr": RATE}, 16, peak(7e-4))
     assert search.extended == []
     assert search.space == {"train.lr": RATE}
-    assert search.inside() == {"train.lr": True}
+    assert search.edges(search.best) == {"train.lr": ""}
 
 
 def test_the_range_moves_to_an_optimum_outside() -> None:
@@ -68,21 +68,23 @@ def test_the_range_moves_to_an_optimum_outside() -> None:
     rates = [trial.values["train.lr"] for trial in search.trials]
     assert min(rates[:FIRST]) > RATE.low
     assert min(rates) < 5e-6
-    assert search.inside() == {"train.lr": True}
+    assert search.edges(search.best) == {"train.lr": ""}
     chosen = search.trials[search.ranked()[0]].values["train.lr"]
     assert 2e-6 < chosen < 1.3e-5
 
 
 def test_a_range_that_was_not_extended_far_enough_is_told() -> None:
     search = searched({"train.lr": RATE}, 12, peak(1e-9))
-    assert search.inside() == {"train.lr": False}
+    assert search.edges(search.best) == {"train.lr": "no smaller value was tried"}
+    highest = max(range(12), key=lambda n: search.trials[n].values["train.lr"])
+    assert search.edges(highest) == {"train.lr": "no larger value was tried"}
 
 
 def test_choices_at_an_end_are_told_and_not_extended() -> None:
     space: Space = {"train.lr": RATE, "rank": Choice((2, 4, 8))}
     search = searched(space, 16, lambda v: v["rank"] + peak(7e-4)(v))  # type: ignore[operator]
     assert search.space["rank"] == Choice((2, 4, 8))
-    assert search.inside()["rank"] is False
+    assert search.edges(search.best)["rank"] == "the last of the list"
 
 
 def test_diverged_trials_are_never_the_best_and_send_the_search_to_lower_rates() -> None:
@@ -95,7 +97,7 @@ def test_diverged_trials_are_never_the_best_and_send_the_search_to_lower_rates()
     hopeless = searched({"train.lr": RATE}, 12, lambda v: None)
     assert hopeless.best is None
     assert hopeless.extended == ["train.lr"]
-    assert hopeless.inside() == {"train.lr": False}
+    assert hopeless.edges(hopeless.best) == {"train.lr": "all diverged"}
 
 
 def test_what_has_nothing_to_search_has_one_trial() -> None:

@@ -46,11 +46,17 @@ def test_a_range_does_not_grow_where_the_best_lies_between_others_or_at_a_limit(
     assert some.high == 1.0
 
 
-def test_the_best_is_inside_if_values_on_both_sides_were_tried() -> None:
-    assert Range(0.0, 1.0).is_inside(0.5, [0.2, 0.5, 0.9])
-    assert not Range(0.0, 1.0).is_inside(0.9, [0.2, 0.5, 0.9])
-    assert Choice((1, 2, 3)).is_inside(2, [2])
-    assert not Choice((1, 2, 3)).is_inside(3, [1, 2, 3])
+def test_a_value_is_inside_if_others_on_both_sides_were_tried() -> None:
+    tried = [0.2, 0.5, 0.9]
+    assert Range(0.0, 1.0).edge(0.5, tried) == ""
+    assert Range(0.0, 1.0).edge(0.9, tried) == "no larger value was tried"
+    assert Range(0.0, 1.0).edge(0.2, tried) == "no smaller value was tried"
+    bounded = Range(0.0, 1.0, limits=(0.0, 1.0))
+    assert bounded.edge(1.0, [*tried, 1.0]) == "values end at 1"
+    assert bounded.edge(0.9, tried) == "values end at 1", "nor is there any beyond"
+    assert Choice((1, 2, 3)).edge(2, [2]) == ""
+    assert Choice((1, 2, 3)).edge(1, [1, 2, 3]) == "the first of the list"
+    assert Choice((1, 2, 3)).edge(3, [1, 2, 3]) == "the last of the list"
 
 
 @pytest.mark.parametrize("name", registry.method_names())

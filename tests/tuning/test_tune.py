@@ -100,7 +100,7 @@ def test_every_method_gets_the_budget_and_the_best_are_repeated(runs: Runs, tmp_
         assert {int(n) for n in told["repeated"]} == set(best)
         assert all(scores.keys() == {"0", "1", "2"} for scores in told["repeated"].values())
         assert told["chosen"] == best[0]
-        assert told["inside"]["train.lr"] is False
+        assert told["edges"]["train.lr"] == "no larger value was tried"
         for trial in told["trials"]:
             result = RunResult.load(tmp_path / "out/results" / trial["result"])
             assert result.summary["average"] == trial["score"]

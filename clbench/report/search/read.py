@@ -59,7 +59,7 @@ class MethodSearch:
         repeated: number of a trial to its score by seed; None where training diverged.
         chosen: number of the chosen trial; None if there is none.
         chosen_runs: metrics of the chosen setting, one per seed that did not diverge.
-        inside: by dimension, whether values on both sides of the best were tried.
+        edges: by dimension, why the chosen value is an outermost one; empty where it is not.
         problem: why the search is not complete; empty if it is.
         upper_bound: whether it was trained on the data of all tasks.
     """
@@ -73,7 +73,7 @@ class MethodSearch:
     repeated: Mapping[int, Mapping[int, float | None]]
     chosen: int | None
     chosen_runs: tuple[Summary, ...]
-    inside: Mapping[str, bool]
+    edges: Mapping[str, str]
     problem: str
     upper_bound: bool
 
@@ -164,7 +164,7 @@ class _MethodEntry(BaseModel):
     trials: list[_TrialEntry]
     repeated: dict[int, dict[int, float | None]]
     chosen: int | None
-    inside: dict[str, bool]
+    edges: dict[str, str]
     problem: str
 
 
@@ -223,7 +223,7 @@ def _method(
             file = re.sub(r"-seed\d+(-[^-]*)$", rf"-seed{seed}\1", chosen.result)
             if score is not None:
                 runs.append(_load(out, file, score, content.criterion).summary)
-    kept = entry.model_dump(include={"declared", "searched", "repeated", "inside", "problem"})
+    kept = entry.model_dump(include={"declared", "searched", "repeated", "edges", "problem"})
     return MethodSearch(
         name=name,
         title=name,

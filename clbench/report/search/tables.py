@@ -44,8 +44,9 @@ def search_documents(record: SearchRecord) -> list[TableDocument]:
             "ranges",
             f"What was tried: {about}",
             _range_grid(record),
-            "* extended because the best lay at an end. Inside: values on both sides of the best "
-            "were tried.",
+            "* extended because the best lay at an end. Inside: whether values on both sides of "
+            "the chosen one were tried, or why not. A range is extended after eight settings, and "
+            "after every four more, as long as the budget lasts.",
         ),
         _document(
             "criteria",
@@ -66,7 +67,7 @@ def search_frame(record: SearchRecord) -> pd.DataFrame:
     Returns:
         Index: the methods, after zero-shot where it was measured. Columns: `trials`, `diverged`,
         `chosen` (values of the chosen setting), `n` (its seeds), the metrics of the chosen setting
-        with their sample standard deviations, `declared`, `searched`, `extended` and `inside` (by
+        with their sample standard deviations, `declared`, `searched`, `extended` and `edges` (by
         dimension), `<criterion>_chooses` with `<criterion>_value` for other criteria,
         `expected_best_<n>`, `area` and `problem`.
     """
@@ -117,7 +118,7 @@ def _frame_row(record: SearchRecord, method: MethodSearch) -> dict[str, object]:
         "declared": _by_dimension(method.declared),
         "searched": _by_dimension(method.searched),
         "extended": "; ".join(method.extended),
-        "inside": _by_dimension({k: "yes" if v else "no" for k, v in method.inside.items()}),
+        "edges": _by_dimension({key: why for key, why in method.edges.items() if why}),
     }
     for name, keys in criteria(record).items():
         best = method.best(*keys)
@@ -140,7 +141,7 @@ def _chosen_grid(record: SearchRecord) -> Grid:
             mean, spread = _mean_spread(method.chosen_runs, key)
             text = "" if math.isnan(mean) else percent(mean)
             metrics.append(Cell(text if math.isnan(spread) else f"{text} ± {percent(spread)}"))
-        inside = "" if not method.inside else "yes" if all(method.inside.values()) else "no"
+        inside = "" if not method.edges else "no" if any(method.edges.values()) else "yes"
         rows.append(
             (
                 *map(Cell, (method.title, str(len(method.trials)), str(method.diverged))),
@@ -170,7 +171,7 @@ def _range_grid(record: SearchRecord) -> Grid:
                 f"{chosen[key]:g}"
                 if isinstance(chosen.get(key), float)
                 else str(chosen.get(key, "")),
-                {True: "yes", False: "no", None: ""}[method.inside.get(key)],
+                "" if key not in method.edges else method.edges[key] or "yes",
             )
             rows.append(tuple(map(Cell, texts)))
     header = ("Method", "Dimension", "Declared", "Searched", "Chosen", "Inside")

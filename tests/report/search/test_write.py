@@ -61,7 +61,7 @@ class Folder:
             "trials": entries,
             "repeated": {},
             "chosen": None,
-            "inside": dict.fromkeys(ranges, True),
+            "edges": dict.fromkeys(ranges, ""),
             "problem": "",
         } | more
         self.save()
@@ -89,7 +89,7 @@ def folder(tmp_path: Path) -> Folder:
         chosen=0,
         repeated={"0": {"0": 0.7, "1": again, "2": None}},
         extended=["train.lr"],
-        inside={"train.lr": True, "method.rank": False},
+        edges={"train.lr": "", "method.rank": "the last of the list"},
     )
     made.method("frozen", [({}, [VALUES[0]] * 4)], chosen=0)
     made.method("lost", [({"train.lr": 1e-2}, None)], problem="trials are missing")
@@ -135,7 +135,7 @@ def test_the_page_tells_what_was_tried_and_chosen(folder: Folder) -> None:
     text = (folder.out / "summary.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
     assert ["lora", "train.lr", RATES, f"{RATES}\\*", "0.0001", "yes"] in rows
-    assert ["", "method.rank", "4, 8, 16", "4, 8, 16", "8", "no"] in rows
+    assert ["", "method.rank", "4, 8, 16", "4, 8, 16", "8", "the last of the list"] in rows
     lost = next(row for row in rows if row[:1] == ["lost"])
     assert lost[1:4] == ["1", "1", "all diverged"]
     assert "lost: trials are missing." in text
