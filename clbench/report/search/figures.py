@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def _draw_rates(record: SearchRecord) -> Figure | None:
     label = f"{TITLES.get(record.criterion, record.criterion)}, %"
     titles = [m.title for m in methods]
     figure, axes = make_panels(titles, "learning rate", label, share_x=False)
-    strip = 0.15 * (high - low)  # where the ends of the second dimension are named
+    strip = 0.22 * (high - low)  # where the ends of the second dimension are named
     beyond = False
     usual = Counter(_rate_ends(method) for method in methods).most_common(1)[0][0]
     for ax, method in zip(axes, methods, strict=True):
@@ -212,7 +213,7 @@ def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str])
 
     values = [trial.values[key] for trial in method.trials if key in trial.values]
     ends = [values[colours.index(colour)] for colour in _ENDS if colour in colours]
-    texts = [f"{end:.3g}" if isinstance(end, float) else str(end) for end in ends]
+    texts = [_brief(end) if isinstance(end, float) else str(end) for end in ends]
     name = key.rpartition(".")[2]
     place: dict[str, Any] = {
         "transform": ax.transAxes,
@@ -224,6 +225,15 @@ def _name_ends(ax: Axes, key: str, method: MethodSearch, colours: Sequence[str])
     ax.text(0.03, 0.02, texts[0], color=_ENDS[0], **place)
     if len(texts) > 1:
         ax.text(0.97, 0.02, texts[1], color=_ENDS[1], ha="right", **place)
+
+
+def _brief(value: float) -> str:
+    """Two digits of a number.
+
+    >>> [_brief(value) for value in (0.2973, 64.9, 486_966.0)]
+    ['0.3', '65', '4.9e5']
+    """
+    return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.2g}")
 
 
 def _point(summary: Summary, across: _Axis, up: _Axis) -> Point | None:
