@@ -24,7 +24,7 @@ SMALL = {
     "icarl": {"reference_batch": 16},
     "lwf": {"reference_batch": 16},
     "lwf_vr": {"sentences": 50, "reference_batch": 16},
-    "moe_adapters": {"experts": 6, "autoencoder_steps": 60, "reference_steps": 60},
+    "moe_adapters": {"experts": 4, "autoencoder_steps": 20, "reference_steps": 20},
     "snd": {"reference_batch": 16},
     "vpt_nsp": {"refine_epochs": 5, "refine_samples": 64},
     "zscl": {"reference_batch": 16},
