@@ -18,10 +18,12 @@ from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import counted_rows, require_sound
 from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
-from clbench.naming import titled
+from clbench.naming import titled, titles
 from clbench.report.embed import embedded
 from clbench.report.figures.draw import draw_figures
 from clbench.report.figures.style import file_bytes
+from clbench.report.search.read import read_search
+from clbench.report.search.write import search_texts
 from clbench.report.tables.groups import comparable_groups, file_name
 from clbench.report.write import write_report
 from tests.report.drawn_text import svg_texts
@@ -128,6 +130,14 @@ def test_the_committed_table_is_that_of_the_results(tmp_path: Path) -> None:
     write_report(api.find_results(MINI), tmp_path)
     written = (tmp_path / "summary.md").read_text()
     assert (REPORTS / "mini/summary.md").read_text() == written, "run `make report`"
+
+
+def test_the_search_gave_all_methods_the_same_and_its_tables_are_those_of_its_trials() -> None:
+    folder = REPORTS / "tuning"
+    search = read_search(folder, titles())
+    assert {len(method.trials) for method in search.methods if method.searched} == {search.budget}
+    assert [method.name for method in search.methods if method.problem] == []
+    assert (folder / "summary.md").read_text() == search_texts(folder, titles())["summary.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
