@@ -111,8 +111,9 @@ class Choice:
 
     def edge(self, chosen: Any, values: list[Any]) -> str:
         """Why none of the values lies beyond the chosen one; empty if it lies between others."""
-        ends = {self.values[0]: "the first of the list", self.values[-1]: "the last of the list"}
-        return ends.get(chosen, "")
+        if chosen == self.values[0]:
+            return "the first of the list"
+        return "the last of the list" if chosen == self.values[-1] else ""
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.values))

@@ -57,6 +57,7 @@ def test_a_value_is_inside_if_others_on_both_sides_were_tried() -> None:
     assert Choice((1, 2, 3)).edge(2, [2]) == ""
     assert Choice((1, 2, 3)).edge(1, [1, 2, 3]) == "the first of the list"
     assert Choice((1, 2, 3)).edge(3, [1, 2, 3]) == "the last of the list"
+    assert Choice(([0], [0, 1], [2])).edge([0, 1], []) == "", "values may be lists"
 
 
 @pytest.mark.parametrize("name", registry.method_names())
