@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from clbench.core.results.result import RunResult
-    from clbench.core.settings import RunSettings
     from clbench.launch.kept import Kept
     from clbench.launch.make import Grid, Wanted
     from clbench.launch.plan import Planned
@@ -348,12 +347,12 @@ def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manne
     from clbench.launch.make import Grid
 
     kept = None if manner.out is None else Kept(manner.out / RESULTS)
-    earlier = [] if manner.fresh or kept is None else _earlier(planned, kept)
-    there = {(result.config_hash, result.seed) for result in earlier}
-    left = [one for one in planned if _key(one[0]) not in there]
-    if earlier and not manner.quiet:
+    found = {} if manner.fresh or kept is None else _earlier(planned, kept)
+    keys = [(settings.fingerprint(), settings.seed) for settings, _ in planned]
+    left = [one for key, one in zip(keys, planned, strict=True) if key not in found]
+    if found and not manner.quiet:
         SafeConsole(stderr=True).print(
-            f"{len(earlier)} of {len(planned)} results are taken over from {manner.out}/{RESULTS}",
+            f"{len(found)} of {len(planned)} results are taken over from {manner.out}/{RESULTS}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -371,9 +370,8 @@ def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manne
         quiet=manner.quiet,
         ended=None if kept is None else partial(kept.keep, runs_dir),
     )
-    places = {_key(settings): place for place, (settings, _) in enumerate(planned)}
-    results = sorted([*earlier, *made.results], key=lambda r: places[r.config_hash, r.seed])
-    if results:
+    found |= {_key(result): result for result in made.results}
+    if results := [found[key] for key in dict.fromkeys(keys) if key in found]:
         show_results(results, matrices=manner.matrices)
         show_directories(made.results, runs_dir)
         if manner.out is not None:
@@ -382,18 +380,19 @@ def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manne
         raise ClbenchError("\n".join(made.problems))
 
 
-def _key(settings: RunSettings) -> tuple[str, int]:
+def _key(result: RunResult) -> tuple[str, int]:
     """What tells the runs of a grid apart."""
-    return settings.fingerprint(), settings.seed
+    return result.config_hash, result.seed
 
 
-def _earlier(planned: list[Planned], kept: Kept) -> list[RunResult]:
-    """Kept results that would be the same today.
+def _earlier(planned: list[Planned], kept: Kept) -> dict[tuple[str, int], RunResult]:
+    """Kept results that would be the same today, by `_key`.
 
     Whoever names a tracker wants the run itself, which the folder does not have.
     """
     untracked = [one for one in planned if set(one[0].logger) <= {"csv"}]
-    return [result for one in untracked if (result := kept.result(one)) is not None]
+    results = [result for one in untracked if (result := kept.result(one)) is not None]
+    return {_key(result): result for result in results}
 
 
 def _spaces(tuning: Tuning) -> Table:
