@@ -6,6 +6,7 @@ measurement must not make these tests fail.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,17 @@ def test_the_search_gave_all_methods_the_same_and_its_tables_are_those_of_its_tr
     assert {len(method.trials) for method in search.methods if method.searched} == {search.budget}
     assert [method.name for method in search.methods if method.problem] == []
     assert (folder / "summary.md").read_text() == search_texts(folder, titles())["summary.md"]
+
+
+def test_the_recipes_are_what_the_search_chose() -> None:
+    folder = REPORTS / "tuning"
+    for method, search in json.loads((folder / "trials.json").read_text())["methods"].items():
+        trial = search["trials"][search["chosen"]]
+        tried = RunSettings.model_validate(
+            RunResult.load(folder / "results" / trial["result"]).config
+        )
+        recipe, _ = config.resolve(method, "mini")
+        assert (recipe.method, recipe.train) == (tried.method, tried.train), method
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
