@@ -139,8 +139,8 @@ class Ray:
             return
         with suppress(self.ray.exceptions.RayError):
             self.ray.get(depot.stop.remote())
-        self.ray.wait(list(running), num_returns=len(running), timeout=GRACE)
-        for reference in running:
+        _, left = self.ray.wait(list(running), num_returns=len(running), timeout=GRACE)
+        for reference in left:  # one that has just ended must not be cancelled: Ray would abort
             self.ray.cancel(reference, force=True)
 
 
