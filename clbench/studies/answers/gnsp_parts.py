@@ -17,9 +17,9 @@ from clbench.studies.runs import Run, Runs, tenths
 
 LR: Final = "train.lr"
 METRICS: Final = {"transfer": "Transfer", "learned": "Learned", "average": "Avg", "last": "Last"}
-USUAL: Final = 4e-4
+USUAL: Final = 5.6e-4
 """The learning rate at which the parts are told apart."""
-MEASURED: Final = {LR: USUAL, "method.rho": 0.15}
+MEASURED: Final = {LR: USUAL, "method.rho": 0.23}
 """Settings of what is measured besides runs."""
 PROJECTIONS: Final = ("gradient", "update", "none")
 LOSSES: Final = {"method.distillation": "distillation", "method.alignment": "alignment"}
@@ -81,7 +81,7 @@ def numbers(runs: Runs) -> Mapping[str, str]:
 
     ``last gradient+alignment`` is a variant at the usual rate, ``Δlast …`` that minus all parts
     (``gradient+distillation+alignment``), ``Δlast … bare`` minus no part, ``Δlast … plain`` minus
-    fine-tuning; ``last … 0.0008`` a run at another rate. ``=last update`` is the update's
+    fine-tuning; ``last … 0.0011`` a run at another rate. ``=last update`` is the update's
     projection minus the gradient's where both have learned ``=learned update``; likewise ``none``.
     """
     usual = {
@@ -181,7 +181,7 @@ def _cost_numbers(name: str, one: Runs, runs: Runs) -> dict[str, str]:
 def _at_equal_learned(runs: Runs, projection: str) -> dict[str, str]:
     """A projection minus that of gradients, with all losses, where both have learned the same."""
     other, gradient = (
-        runs.where(method__projection=name, method__distillation=1.0, method__alignment=0.75)
+        Runs([run for run in runs.where(method__projection=name) if all(map(run.setting, LOSSES))])
         for name in (projection, "gradient")
     )
     return at_equal_learned(other.along(LR), gradient.along(LR), projection)
