@@ -20,7 +20,15 @@ from clbench.report.papers.published import PublishedNumber, published_numbers, 
 from clbench.report.probed.tables import probe_grid, probe_table, probes_of
 from clbench.report.tables.collection import Paired
 from clbench.report.tables.foreign import ForeignMatrix, foreign_tables
-from clbench.report.tables.grid import CONSOLE_KEYS, WHOLE, View, percent, summary_grid
+from clbench.report.tables.grid import (
+    CONSOLE_KEYS,
+    SHARED_NOTE,
+    WHOLE,
+    View,
+    has_shared_times,
+    percent,
+    summary_grid,
+)
 from clbench.report.tables.groups import ComparableGroup, comparable_groups
 from clbench.report.tables.published import (
     Deviation,
@@ -75,6 +83,8 @@ class ConsoleReport:
                 if _width(grid) <= options.max_width:
                     break
             yield to_rich(grid)
+            if has_shared_times(grid):
+                yield Text(SHARED_NOTE, style="dim")
             for name in probes_of(group.results):
                 yield Text(f"Probe {name}", style="bold")
                 yield _fitting(probe_grid(probe_table(group.results, name)), options.max_width)

@@ -68,6 +68,11 @@ def test_long_tables_go_on_below_the_title_of_their_block() -> None:
     assert [part.grid.sections for part in parts[-1:]] == [{0: "With storage (continued)"}]
 
 
+def test_type_is_as_large_as_one_page_allows() -> None:
+    sizes = [[part.style.size.points for part in fitting_parts(table(2, n))] for n in (40, 50, 120)]
+    assert sizes == [[10.0], [8.0], [10.0] * 3]
+
+
 def test_a_block_that_fits_a_page_is_not_torn() -> None:
     grid = table(2, 90)
     grid = Grid(grid.header, grid.rows, grid.numeric, frozenset({30, 60}))

@@ -13,7 +13,12 @@ from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
 from clbench.report.figures.chosen import default_choice
 from clbench.report.probed.tables import probes_of
-from clbench.report.tables.groups import ComparableGroup, comparable_groups, file_name
+from clbench.report.tables.groups import (
+    ComparableGroup,
+    beside_others,
+    comparable_groups,
+    file_name,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,6 +147,7 @@ def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:
     from clbench.report.figures.matrices import draw_matrices
     from clbench.report.figures.points import draw_forgetting, draw_tradeoff
 
+    shared = ", in part beside other runs" if any(map(beside_others, results)) else ""
     incremental = results[0].benchmark.setting is Setting.CLASS_INCREMENTAL
     over_sequence: tuple[str, str, Draw] = (
         "Accuracy on every task over the sequence",
@@ -157,8 +163,8 @@ def _kinds(results: Sequence[RunResult]) -> dict[str, tuple[str, str, Draw]]:
     return {
         "tradeoff": (
             "Avg against Last" if incremental else "Transfer against Last",
-            "Area: mean training time of a run. Bars: sample standard deviations over seeds. "
-            "Dotted: a method that trains nothing.",
+            f"Area: mean training time of a run{shared}. Bars: sample standard deviations over "
+            "seeds. Dotted: a method that trains nothing.",
             draw_tradeoff,
         ),
         "forgetting": (

@@ -17,6 +17,7 @@ _NARROWEST: Final = 58.0
 """To which columns of text are wrapped, in points."""
 _HEAD_HEIGHT: Final = 40.0
 """Rules, and the air around them."""
+_ROUNDING: Final = 1e-6
 _SPLIT: Final = SIZES[2]
 
 
@@ -67,7 +68,7 @@ class Part:
 def fitting_parts(grid: Grid) -> list[Part]:
     """The table in as few parts as fit the text of a page, each with the titles of its rows.
 
-    Too many columns are split first, then too many rows, where blocks end if possible.
+    Type is as large as it can be on one page, and in a longer table as the width allows. Too many columns are split first, then too many rows, where blocks end if possible.
     """
     return [
         Part(rows, style, widths)
@@ -91,10 +92,11 @@ def _named_blocks(grid: Grid) -> Grid:
 
 
 def _column_parts(grid: Grid) -> Iterator[tuple[Grid, Style, dict[int, float]]]:
-    for style in STYLES:
-        if (widths := _fit(grid, style)) is not None:
-            yield grid, style, widths
-            return
+    found = [(style, _fit(grid, style)) for style in STYLES]
+    if fits := [(grid, style, widths) for style, widths in found if widths is not None]:
+        whole = (fit for fit in fits if len(list(_row_parts(*fit))) == 1)
+        yield next(whole, fits[0])
+        return
     for columns in _split(grid):
         part = _with_columns(grid, columns)
         found = ((style, _fit(part, style)) for style in STYLES)
@@ -131,7 +133,7 @@ def _fit(grid: Grid, style: Style) -> dict[int, float] | None:
     """Widths of the columns that must be wrapped; None if even that does not help."""
     natural = _natural(grid, style)
     widths = _wrapped(grid, style, natural)
-    return widths if _excess(natural, style, widths) <= 0 else None
+    return widths if _excess(natural, style, widths) < _ROUNDING else None
 
 
 def _wrapped(grid: Grid, style: Style, natural: Sequence[float]) -> dict[int, float]:

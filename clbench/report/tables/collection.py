@@ -11,7 +11,14 @@ from clbench.report.paired.comparison import Comparison
 from clbench.report.probed.tables import probe_documents
 from clbench.report.tables.documents import TableDocument
 from clbench.report.tables.frames import per_task_table, per_task_values
-from clbench.report.tables.grid import WHOLE, View, per_task_grid, summary_grid
+from clbench.report.tables.grid import (
+    SHARED_NOTE,
+    WHOLE,
+    View,
+    has_shared_times,
+    per_task_grid,
+    summary_grid,
+)
 from clbench.report.tables.groups import ComparableGroup
 from clbench.report.tables.published import (
     Deviation,
@@ -104,6 +111,8 @@ def summary_document(group: ComparableGroup, view: View = WHOLE) -> TableDocumen
         notes.append(_DELTA_NOTE)
     if grid.sections:
         notes.append(_STORAGE_NOTE)
+    if has_shared_times(grid):
+        notes.append(SHARED_NOTE)
     return TableDocument("summary", group.title, grid, table, _warnings(group), notes)
 
 

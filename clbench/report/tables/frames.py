@@ -12,7 +12,12 @@ import pandas as pd
 from clbench.core.results.matrix import SUMMARY_KEYS, AccuracyMatrix
 from clbench.core.results.result import RunResult
 from clbench.core.task import Setting
-from clbench.report.tables.groups import MethodRuns, is_upper_bound, method_runs
+from clbench.report.tables.groups import (
+    MethodRuns,
+    beside_others,
+    is_upper_bound,
+    method_runs,
+)
 
 METHOD = "method"
 REFERENCE = "reference"
@@ -48,7 +53,8 @@ def summary_table(results: Sequence[RunResult]) -> pd.DataFrame:
         between tasks, no data come from elsewhere), `n` (seeds), each summary key with
         its sample standard deviation ``<key>_std`` (NaN for one seed), `transfer_delta` and
         `last_delta` (difference to zero-shot), `needs`, `reference_data` (where they came from),
-        and the mean of every entry of `COSTS`. What is unknown is NaN.
+        `shared` (whether other runs shared the machine while times were measured), and the mean of
+        every entry of `COSTS`. What is unknown is NaN.
 
     Raises:
         ClbenchError: the runs are not comparable (see `comparable_groups`).
@@ -174,12 +180,13 @@ def _summary_row(row: _Row) -> dict[str, object]:
     cells["needs"] = " ".join(sorted({need for r in row.runs.results for need in r.method.needs}))
     used = {r.data.reference for r in row.runs.results if r.data.reference is not None}
     cells["reference_data"] = "; ".join(sorted(used)) or math.nan
+    cells["shared"] = any(map(beside_others, row.runs.results))
     return cells | {key: _mean(cost[key] for cost in costs) for key in COSTS}
 
 
 def _summary_columns() -> list[str]:
     metrics = [column for key in SUMMARY_KEYS for column in (key, f"{key}_std")]
-    shares = ["transfer_delta", "last_delta", "needs", "reference_data"]
+    shares = ["transfer_delta", "last_delta", "needs", "reference_data", "shared"]
     return ["kind", "storage_free", "n", *metrics, *shares, *COSTS]
 
 

@@ -134,6 +134,12 @@ CONSOLE_KEYS = (
     "stored",
     "training_seconds",
 )
+SHARED = "‡"
+"""Marks times that were measured while other runs shared the machine."""
+SHARED_NOTE = (
+    f"{SHARED} Times were measured, at least in part, while other runs shared the machine: compare "
+    "them with each other only."
+)
 PRESETS: dict[str, tuple[str, ...] | None] = {
     "full": None,
     "paper": ("transfer", "average", "last", "learned", "forgetting", "stored"),
@@ -167,6 +173,9 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
         texts = [
             _value(column, value, std) for value, std in zip(table[column.key], spread, strict=True)
         ]
+        if column.show is short_time:
+            shared = table["shared"].eq(True)
+            texts = [f"{t} {SHARED}" if s else t for t, s in zip(texts, shared, strict=True)]
         marks = _marks(table[column.key].to_list(), ranked, column.better)
         cells.append([Cell(text, mark) for text, mark in zip(texts, marks, strict=True)])
     numeric = (False, *(column.key not in ("needs", "reference_data") for column in columns))
@@ -175,6 +184,11 @@ def summary_grid(table: pd.DataFrame, setting: Setting, keys: Sequence[str] | No
     rules = frozenset({first_method, *sections} - {0})
     header = ("Method", *(column.title for column in columns))
     return Grid(header, tuple(zip(*cells, strict=True)), numeric, rules, sections)
+
+
+def has_shared_times(grid: Grid) -> bool:
+    """Whether a table has times that were measured beside other runs."""
+    return any(cell.text.endswith(f" {SHARED}") for row in grid.rows for cell in row)
 
 
 @dataclass(frozen=True)

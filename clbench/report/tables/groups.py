@@ -15,8 +15,6 @@ from clbench.core.task import Setting
 
 BY_BATCH = "†"
 """Marks methods that decide by the batch."""
-SHARED = "‡"
-"""Marks methods whose times were measured while other runs shared the machine."""
 UPPER = "(upper bound)"
 """Marks upper bounds."""
 _STATUS_ORDER = ("complete", "partial", "quick")
@@ -51,11 +49,6 @@ class ComparableGroup:
             found.append(
                 f"{BY_BATCH} Decides by the batch: answers depend on the other images of a test "
                 "batch, which holds images of one task, so that the task is known in part."
-            )
-        if any(map(_beside_others, self.results)):
-            found.append(
-                f"{SHARED} Times were measured, at least in part, while others shared the machine: "
-                "compare them with each other only."
             )
         if any(map(is_upper_bound, self.results)):
             found.append(
@@ -127,6 +120,12 @@ def is_upper_bound(result: RunResult) -> bool:
     return "all-data" in result.method.needs
 
 
+def beside_others(result: RunResult) -> bool:
+    """Whether other runs shared the machine with a run, as far as it says."""
+    launch = result.provenance.get("launch")
+    return isinstance(launch, dict) and bool(launch.get("shared"))
+
+
 def method_runs(results: Sequence[RunResult]) -> list[MethodRuns]:
     """Collect the seeds of each method and set of hyper-parameters into rows.
 
@@ -171,7 +170,6 @@ def _method_runs(seeds: Mapping[int, RunResult], varied: set[str], *, only: bool
     choices = _choices(results[0])
     differing = [f"{key}={_text(value)}" for key, value in choices.items() if key in varied]
     marked = f"{title} {BY_BATCH}" if results[0].method.decides_by_batch else title
-    marked += f" {SHARED}" if any(map(_beside_others, results)) else ""
     marked += f" {UPPER}" if is_upper_bound(results[0]) else ""
     label = f"{marked} ({', '.join(differing)})" if differing else marked
     slug = method if only else f"{method}-{results[0].config_hash}"
@@ -196,12 +194,6 @@ def _common(result: RunResult) -> dict[str, Any]:
         "training images": (trains,),
         "test images": (result.accuracy.counts, tests),
     }
-
-
-def _beside_others(result: RunResult) -> bool:
-    """Whether other runs shared the machine with a run, as far as it says."""
-    launch = result.provenance.get("launch")
-    return isinstance(launch, dict) and bool(launch.get("shared"))
 
 
 def _choices(result: RunResult) -> dict[str, Any]:

@@ -122,19 +122,3 @@ def test_contradicting_runs_are_refused(make_result: MakeResult) -> None:
 def test_no_results_is_a_user_error() -> None:
     with pytest.raises(ClbenchError, match="no results"):
         comparable_groups([])
-
-
-def test_times_that_were_measured_beside_other_runs_are_marked(make_result: MakeResult) -> None:
-    shared = {"provenance": {"launch": {"launcher": "local", "shared": True}}}
-    alone = {"provenance": {"launch": {"launcher": "local", "shared": False}}}
-    results = [
-        make_result("lora", 0, **alone),
-        make_result("lora", 1),
-        make_result("nusa", 0, **alone),
-        make_result("nusa", 1, **shared),
-    ]
-    (group,) = comparable_groups(results)
-    assert [row.label for row in method_runs(results)] == ["lora", "nusa ‡"]
-    assert [note[:26] for note in group.notes] == ["‡ Times were measured, at "]
-    (group,) = comparable_groups(results[:3])
-    assert group.notes == ()

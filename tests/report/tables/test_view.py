@@ -126,3 +126,23 @@ def test_the_grid_prints_columns_in_the_order_given() -> None:
     view = make_view(None, "forgetting,transfer", None, None)
     grid = summary_grid(view.summary(RUNS), RUNS[0].benchmark.setting, view.columns)
     assert grid.header == ("Method", "Forgetting", "Transfer")
+
+
+def test_times_that_were_measured_beside_other_runs_are_marked_where_they_are_shown() -> None:
+    shared = {"provenance": {"launch": {"launcher": "local", "shared": True}}}
+    alone = {"provenance": {"launch": {"launcher": "local", "shared": False}}}
+    runs = [
+        make_result("lora", 0, training_seconds=9.0, **alone),
+        make_result("lora", 1, training_seconds=9.0),
+        make_result("nusa", 0, training_seconds=5.0, **alone),
+        make_result("nusa", 1, training_seconds=5.0, **shared),
+    ]
+    text = report_files(runs)["summary.md"]
+    assert [row[-1] for row in read_markdown(text)[-2:]] == ["9.0 s", "5.0 s ‡"]
+    assert "‡ Times were measured, at least in part" in text
+    for other in (
+        report_files(runs[:3])["summary.md"],
+        report_files(runs)["per-task.md"],
+        report_files(runs, view=make_view(None, None, None, "paper"))["summary.md"],
+    ):
+        assert "‡" not in other
