@@ -279,7 +279,7 @@ def dashboard(
     from clbench.trackers.wandb_dashboard import find_tracked_runs, publish_dashboard
 
     text = publish_dashboard(find_tracked_runs(runs or ()), project, entity, out)
-    console().print(text, soft_wrap=True, highlight=False, markup=False)
+    say(text)
 
 
 @app.command(rich_help_panel=RESULTS, epilog="Example: clbench metrics matrix.csv --json")
@@ -350,7 +350,7 @@ def show(
 
     if images is not None:
         describe.write_contact_sheet(name, images)
-        console().print(f"contact sheet: {images}", soft_wrap=True, highlight=False)
+        say(f"contact sheet: {images}")
         return
     if describe_run.is_run(name):
         console().print(describe_run.describe_run(Path(name)))

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from clbench.core.errors import ClbenchError, Stopped
-from clbench.core.foreign.console import SafeConsole
+from clbench.core.foreign.console import SafeConsole, print_line
 from clbench.core.foreign.names import printable
 from clbench.core.redaction import redact
 from clbench.engine.process.environment import UnheardError, alone, follows
@@ -85,7 +85,7 @@ def show_directories(results: list[RunResult], runs_dir: Path) -> None:
 
 def say(text: str) -> None:
     """Print a text as it is, however long."""
-    console().print(text, soft_wrap=True, highlight=False, markup=False)
+    print_line(console(), text)
 
 
 def console() -> Console:

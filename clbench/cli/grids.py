@@ -46,7 +46,7 @@ from clbench.cli.options import (
     settings_of,
 )
 from clbench.core.errors import ClbenchError
-from clbench.core.foreign.console import SafeConsole
+from clbench.core.foreign.console import SafeConsole, print_line
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -351,12 +351,8 @@ def _make(planned: list[Planned], runs_dir: Path, wanted: Wanted, manner: _Manne
     keys = [(settings.fingerprint(), settings.seed) for settings, _ in planned]
     left = [one for key, one in zip(keys, planned, strict=True) if key not in found]
     if found and not manner.quiet:
-        SafeConsole(stderr=True).print(
-            f"{len(found)} of {len(planned)} results are taken over from {manner.out}/{RESULTS}",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
-        )
+        taken = f"{len(found)} of {len(planned)} results are taken over from {manner.out}/{RESULTS}"
+        print_line(SafeConsole(stderr=True), taken)
     grid = Grid(left, runs_dir, wanted)
     if manner.dry_run:
         _forecast(grid, SafeConsole(stderr=True) if manner.trial else None)

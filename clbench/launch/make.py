@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clbench import registry
 from clbench.core.errors import ClbenchError, unknown_name
-from clbench.core.foreign.console import SafeConsole
+from clbench.core.foreign.console import SafeConsole, print_line
 from clbench.core.results.result import FILE_NAME, RunResult
 from clbench.core.settings import RunSettings
 from clbench.engine.process.environment import place
@@ -227,14 +227,14 @@ class Grid:
         for text, count in lacking.items():
             if text is not None:
                 line = f"{count} of {len(cells)} runs: {text}"
-                console.print(line, soft_wrap=True, highlight=False, markup=False)
+                print_line(console, line)
 
     def _put_aside(self, console: Console) -> None:
         for cell in self.cells:
             path = RunDirectory(cell.path, self.runs_dir).put_aside()
             if path is not None:
                 text = f"the earlier run is now in {path}"
-                console.print(text, soft_wrap=True, highlight=False, markup=False)
+                print_line(console, text)
 
     def _launch(
         self, cells: list[Cell], console: Console, quiet: bool, ended: Ended
@@ -251,7 +251,7 @@ class Grid:
                 failures = drive.run([as_begun(cell) for cell in cells], self.resources)
             except KeyboardInterrupt:
                 if text := self.launcher.farewell():
-                    console.print(text, soft_wrap=True, highlight=False, markup=False)
+                    print_line(console, text)
                 raise
         if not failures:
             self.records.drop_plan(self.cells)

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from clbench.core.foreign.console import print_line
 from clbench.launch.cells import Cell, Event, Outcome
 from clbench.launch.driving import Watcher, ending_of
 from clbench.launch.forecast.estimates import Forecast, total
@@ -150,8 +151,7 @@ class Lines(Silent):
         """See `Watcher.event`."""
         seconds = self.tally.event(event, left)
         if (text := told(event, left, seconds)) is not None:
-            line = f"{text}  [{self.tally.line()}]"
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(self.console, f"{text}  [{self.tally.line()}]")
 
 
 class Board(Silent):

@@ -25,3 +25,8 @@ class SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(printable(segment.text), segment.style)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a text as it is, however long: not wrapped, and nothing in it is markup."""
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from clbench.core.foreign.console import print_line
+
 
 class Reporter(Protocol):
     """Receives the events of a run."""
@@ -94,7 +96,7 @@ class PlainReporter(QuietReporter):
 
     def _line(self, text: str, *, timed: bool = False) -> None:
         suffix = f"  [{time.monotonic() - self._started:.0f} s]" if timed else ""
-        self._console.print(f"{text}{suffix}", markup=False, highlight=False, soft_wrap=True)
+        print_line(self._console, f"{text}{suffix}")
 
 
 class RichReporter(PlainReporter):

@@ -68,7 +68,8 @@ class Part:
 def fitting_parts(grid: Grid) -> list[Part]:
     """The table in as few parts as fit the text of a page, each with the titles of its rows.
 
-    Type is as large as it can be on one page, and in a longer table as the width allows. Too many columns are split first, then too many rows, where blocks end if possible.
+    Type is as large as it can be on one page, and in a longer table as the width allows. Too many
+    columns are split first, then too many rows, where blocks end if possible.
     """
     return [
         Part(rows, style, widths)
