@@ -32,14 +32,11 @@ compare: $(VENV)/.stamp-run  ## make all runs of reports/mini and mini-variants 
 	@$(MAKE) --no-print-directory report ARGS=
 
 report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of reports/ from the results
-	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html $(ARGS)
-	$(BIN)/clbench report reports/mini/tuning/results --out reports/mini/tuning
-	$(BIN)/clbench report reports/methods/results --out reports/methods
-	$(BIN)/clbench report reports/methods-cil/results --out reports/methods-cil
-	$(BIN)/python -m clbench.report.embed README.md
-	$(BIN)/python -m clbench.report.embed reports/mini/README.md
-	$(BIN)/python -m clbench.report.embed reports/methods/README.md
-	$(BIN)/python -m clbench.report.embed reports/methods-cil/README.md
+	$(BIN)/clbench report reports/mini/results --out reports/mini --figures --html \
+		--compare all,finetune --claims mtil $(ARGS)
+	$(BIN)/clbench report reports/mini/results --out reports/mini/short \
+		--columns n,transfer,average,last,learned,forgetting,stored --sort average
+	$(BIN)/python -m clbench.report.embed README.md reports/mini/README.md
 	$(BIN)/python -m clbench.lock reports
 
 docs: $(VENV)/.stamp-run  ## renew the tables in docs/settings.md, docs/methods and docs/parity.md

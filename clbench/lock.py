@@ -23,8 +23,17 @@ from clbench.studies.make import MEASURED
 
 NAME = "SHA256SUMS"
 STUDIES = "studies"
-PICTURE = "figures/tradeoff.svg"
-"""The only figure that is committed; all figures depend on the version of matplotlib."""
+SHOWN = (
+    "against-finetune.md",
+    "claims-mtil.md",
+    "ranks.md",
+    "rank-correlation.md",
+    "short/summary.md",
+    "figures/tradeoff.svg",
+    "figures/ranks.svg",
+)
+"""What pages show beside those tables, where it is there. It is hashed as it is: intervals take
+long to draw again, and figures depend on the version of matplotlib."""
 
 
 def lock(reports: Path) -> str:
@@ -41,7 +50,8 @@ def lock(reports: Path) -> str:
     hashes: dict[Path, str] = {}
     for folder in sorted(reports.rglob(RESULTS)):
         files = sorted(folder.glob("*.json"))
-        for file in (*files, *folder.glob(f"*{SUFFIX}"), folder.parent / PICTURE):
+        shown = [folder.parent / name for name in SHOWN]
+        for file in (*files, *folder.glob(f"*{SUFFIX}"), *shown):
             if file.is_file():
                 hashes[file] = file_hash(file)
         results = [require_sound(file) for file in files]

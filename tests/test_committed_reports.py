@@ -7,18 +7,23 @@ measurement must not make these tests fail.
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from clbench import api, config
+from clbench.cli.app import app
 from clbench.core.results.correctness import SUFFIX
 from clbench.core.results.result import RunResult
 from clbench.core.results.soundness import counted_rows, require_sound
 from clbench.core.settings import RunSettings
 from clbench.core.task import Setting
+from clbench.lock import SHOWN
 from clbench.naming import titled, titles
 from clbench.report.embed import embedded
 from clbench.report.figures.draw import draw_figures
@@ -127,10 +132,34 @@ def test_every_run_is_in_the_tables_of_its_folder(folder: Path, tmp_path: Path) 
         assert np.array(found) == pytest.approx(np.array(expected), abs=1e-9)
 
 
-def test_the_committed_table_is_that_of_the_results(tmp_path: Path) -> None:
-    write_report(api.find_results(MINI), tmp_path)
-    written = (tmp_path / "summary.md").read_text()
-    assert (REPORTS / "mini/summary.md").read_text() == written, "run `make report`"
+def made_again(folder: Path, only: str = "") -> None:
+    """What `make report` writes below reports/, but for the page, in another folder."""
+    make = ["make", "--no-print-directory", "-n", "report"]
+    said = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for line in said.replace("\\\n", " ").splitlines():
+        program, *words = shlex.split(line)
+        if program.endswith("/clbench") and only in line:
+            out = words.index("--out") + 1
+            words[out] = str(folder / Path(words[out]).relative_to("reports"))
+            words = [word for word in words if word != "--html"]
+            outcome = CliRunner().invoke(app, words)
+            assert outcome.exit_code == 0, (line, outcome.output)
+
+
+def test_the_short_table_is_that_of_the_results(tmp_path: Path) -> None:
+    made_again(tmp_path, "/short")
+    written = (tmp_path / "mini/short/summary.md").read_text()
+    assert (REPORTS / "mini/short/summary.md").read_text() == written, "run `make report`"
+
+
+@pytest.mark.slow
+def test_intervals_ranks_and_claims_are_those_of_the_results(tmp_path: Path) -> None:
+    made_again(tmp_path)
+    tables = [name for name in SHOWN if name.endswith(".md")]
+    committed = [file for name in tables for file in REPORTS.glob(f"*/{name}")]
+    assert committed
+    for file in committed:
+        assert (tmp_path / file.relative_to(REPORTS)).read_text() == file.read_text(), file
 
 
 def test_the_search_gave_all_methods_the_same_and_its_tables_are_those_of_its_trials() -> None:
@@ -158,7 +187,7 @@ def test_pages_hold_the_committed_tables_and_findings(page: Path) -> None:
 
 
 def test_both_pages_of_the_embedded_benchmark_show_its_table() -> None:
-    line = "<!-- table: reports/mini/summary.md -->"
+    line = "<!-- table: reports/mini/short/summary.md -->"
     assert line in (ROOT / "README.md").read_text()
     assert line.replace("reports/mini/", "") in (REPORTS / "mini/README.md").read_text()
 

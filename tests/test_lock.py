@@ -11,7 +11,7 @@ import pytest
 from clbench.core.errors import ClbenchError
 from clbench.core.files import file_hash
 from clbench.core.results.result import RunResult
-from clbench.lock import NAME, lock, main
+from clbench.lock import NAME, SHOWN, lock, main
 from clbench.naming import titled
 from clbench.report.write import write_report
 from tests.made_up import VALUES, MakeResult
@@ -43,8 +43,10 @@ def test_committed_files_are_those_of_the_lock_file() -> None:
             measured = REPORTS.glob("studies/*/measured.json")
             files |= {file.relative_to(REPORTS).as_posix() for file in measured}
         assert files == {path for path in locked if path.endswith(pattern[1:])}
-    for path in ("mini/summary.md", "mini/figures/tradeoff.svg"):
-        assert locked[path] == file_hash(REPORTS / path)
+    shown = [file for name in SHOWN for file in REPORTS.glob(f"*/{name}")]
+    assert shown
+    for file in (*shown, REPORTS / "tuning/summary.md"):
+        assert locked[file.relative_to(REPORTS).as_posix()] == file_hash(file)
 
 
 @pytest.fixture
@@ -63,6 +65,12 @@ def test_all_results_and_tables_are_locked(reports: Path, tmp_path: Path) -> Non
     expected |= {file.relative_to(tmp_path).as_posix(): file_hash(file) for file in tables}
     assert locked == expected
     assert any(path.startswith("toy/matrices/") for path in locked)
+
+
+def test_what_pages_show_besides_is_hashed_as_it_is(reports: Path) -> None:
+    table = reports / "toy/ranks.md"
+    table.write_text("ranks")
+    assert hashes(lock(reports))["toy/ranks.md"] == file_hash(table)
 
 
 def test_another_result_changes_its_line_and_those_of_its_tables(
