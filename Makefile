@@ -53,7 +53,7 @@ studies: $(VENV)/.stamp-run  ## complete all studies and write their pages (hour
 	$(BIN)/python -m clbench.report.embed README.md docs/studies/index.md
 
 notebook: $(VENV)/.stamp-dev  ## execute docs/quickstart.ipynb and keep what it shows
-	$(BIN)/jupyter-execute --inplace docs/quickstart.ipynb
+	PYTHONWARNINGS='ignore:IProgress not found' $(BIN)/jupyter-execute --inplace docs/quickstart.ipynb
 
 bench: $(VENV)/.stamp-run  ## measure speed, write docs/speed.md and docs/costs.md (hours; --only, --device)
 	$(BIN)/python -m speed $(ARGS)
