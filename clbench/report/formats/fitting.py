@@ -100,9 +100,9 @@ def _column_parts(grid: Grid) -> Iterator[tuple[Grid, Style, dict[int, float]]]:
         return
     for columns in _split(grid):
         part = _with_columns(grid, columns)
-        found = ((style, _fit(part, style)) for style in STYLES)
+        tried = ((style, _fit(part, style)) for style in STYLES)
         style, widths = next(
-            ((style, widths) for style, widths in found if widths is not None),
+            ((style, widths) for style, widths in tried if widths is not None),
             (STYLES[-1], _wrapped(part, STYLES[-1], _natural(part, STYLES[-1]))),
         )
         yield part, style, widths
