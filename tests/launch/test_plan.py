@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from clbench import registry
+from clbench import config, registry
 from clbench.core.errors import ClbenchError
 from clbench.launch.plan import parse_seeds, plan
+
+LORA_RANK = config.resolve("lora", "mini")[0].method.params["rank"]
+"""Of the recipe."""
 
 
 def made(*arguments: object, **options: object) -> list[tuple[str, int, dict[str, object]]]:
@@ -63,13 +66,13 @@ def test_all_methods_come_with_one_seed_before_the_next() -> None:
 
 
 def test_smoke_runs_come_once_unless_seeds_are_named(study: Path) -> None:
-    assert made("mini", ["lora"], quick=True) == [("lora", 0, 8)]
+    assert made("mini", ["lora"], quick=True) == [("lora", 0, LORA_RANK)]
     assert [seed for _, seed, _ in made("mini", ["lora"], [1, 2], quick=True)] == [1, 2]
     assert [seed for _, seed, _ in made(None, ["lora"], config_file=study, quick=True)] == [3, 4]
 
 
 def test_a_method_named_twice_runs_once() -> None:
-    assert made("mini", ["lora", "lora"], [1, 1]) == [("lora", 1, 8)]
+    assert made("mini", ["lora", "lora"], [1, 1]) == [("lora", 1, LORA_RANK)]
 
 
 def write(path: Path, text: str) -> Path:
@@ -94,9 +97,9 @@ def test_a_file_describes_a_whole_comparison(study: Path) -> None:
     assert {s.train.steps for s, _ in planned} == {5}
     assert made(config_file=study) == [
         ("nusa", 3, 7),
-        ("lora", 3, 8),
+        ("lora", 3, LORA_RANK),
         ("nusa", 4, 7),
-        ("lora", 4, 8),
+        ("lora", 4, LORA_RANK),
     ]
 
 
@@ -116,7 +119,10 @@ def test_the_command_line_goes_before_the_file(study: Path) -> None:
 def test_the_file_of_a_single_run_can_be_compared(tmp_path: Path) -> None:
     single = write(tmp_path / "single.yaml", "method: {name: nusa, rank: 7}\nseed: 4\n")
     assert made(config_file=single) == [("nusa", 4, 7)]
-    assert made(None, ["lora", "nusa"], config_file=single) == [("lora", 4, 8), ("nusa", 4, 7)]
+    assert made(None, ["lora", "nusa"], config_file=single) == [
+        ("lora", 4, LORA_RANK),
+        ("nusa", 4, 7),
+    ]
 
 
 def test_a_section_without_a_name_is_every_methods(tmp_path: Path) -> None:
