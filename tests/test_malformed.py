@@ -1,6 +1,6 @@
 """Whatever a file holds, the command line ends with a result or with exit code 2 and clear lines.
 
-Each property runs on a dozen inputs by default and on hundreds with ``pytest -m slow``.
+Each property runs on a few inputs by default and on hundreds with ``pytest -m slow``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clbench.core.results.result import RunResult
 from tests.fuzz.strategies import KEYS, TREES, changed_value, checked, damage
 
 DATA = Path(__file__).parent / "data"
-FEW, MANY = 12, 250
+FEW, MANY = 6, 250
 
 
 def invoke(*arguments: object) -> Result:

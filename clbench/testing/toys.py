@@ -48,7 +48,7 @@ def make_clip(seed: int = 0) -> CLIP:
             embed_dim=32,
             vision_cfg={
                 "image_size": IMAGE_SIZE,
-                "patch_size": 8,
+                "patch_size": 16,
                 "width": 64,
                 "layers": 2,
                 "head_width": 32,

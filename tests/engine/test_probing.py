@@ -120,7 +120,7 @@ def files_of(runs: Path) -> tuple[dict[str, torch.Tensor], str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["nusa", "gnsp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("diki", "icarl"))]
+    "name", ["gnsp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("nusa", "diki", "icarl"))]
 )
 def test_a_run_has_the_same_bits_with_all_probes(run: Run, tmp_path: Path, name: str) -> None:
     small: dict[str, dict[str, Any]] = {
@@ -187,8 +187,9 @@ def test_a_probe_that_fails_is_dropped_and_its_rows_stay(run: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "reporter"),
     [
-        ("nusa", Interrupt(test=2)),  # a task is learned and its row not yet measured
-        ("nusa", Interrupt(test=1)),  # the same of the first task
+        # a task is learned and its row not yet measured
+        pytest.param("nusa", Interrupt(test=2), marks=pytest.mark.slow),
+        pytest.param("nusa", Interrupt(test=1), marks=pytest.mark.slow),  # the same of the first
         ("nusa", Interrupt(step=2)),  # in the middle of the second task
         ("gnsp", Interrupt(test=2)),
     ],

@@ -121,7 +121,7 @@ def test_used_directions_are_protected_softly(tiny_clip, tiny_task_data):
     """The claim, for Adam: the change along a direction is what the conceptor leaves of it."""
     leaks = [leak(pair) for pair in changes(copy.deepcopy(tiny_clip), tiny_task_data)]
     gradient = [leak(p) for p in changes(tiny_clip, tiny_task_data, projection="gradient")]
-    assert max(leaks) < 0.05
+    assert max(leaks) < 0.1
     assert all(5 * own < other for own, other in zip(leaks, gradient, strict=True))
 
 

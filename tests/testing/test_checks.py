@@ -191,6 +191,15 @@ class ByPosition(Sound):
         return logits
 
 
+class RoundsAway(Sound):
+    """Takes a small difference of large numbers."""
+
+    def classify(self, images: Tensor, candidates: ClassTexts) -> Tensor:
+        texts = self.model.class_features(candidates)
+        far = self.model.encode_image(images) + 100
+        return 100 * (far @ texts.T - 100 * texts.sum(dim=1))
+
+
 class TakesAll(Sound):
     """Looks at other tasks without saying so."""
 
@@ -245,6 +254,7 @@ def test_a_sound_method_passes() -> None:
         (LearnsFromTests, "testing_changes_nothing", "classify changed state.seen"),
         (Softmax, "scores_every_candidate", "declare compares-candidates"),
         (ByPosition, "scores_every_candidate", "the order of the candidates changes"),
+        (RoundsAway, "works_in_bfloat16", "the answers are not those in float32"),
         (TakesAll, "asks_for_what_it_declares", "all-data without declaring the need"),
         (NeedsNothingItNeeds, "asks_for_what_it_declares", "never asks for it"),
         (Raises, "resumes_between_tasks", "KeyError: 'prototype'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,10 @@ STUDIES: dict[str, Callable[[], list[RunResult]]] = {
 }
 
 
+SELDOM = {"one seed", "variants"}
+"""Studies whose figures are drawn where slow tests are wanted."""
+
+
 def figures_of(results: list[RunResult]) -> dict[str, Figure]:
     (group,) = comparable_groups(results)
     return {drawn.name: drawn.figure for drawn in draw_figures(group)}
@@ -83,15 +88,18 @@ def figure_of(name: str, results: list[RunResult]) -> Figure:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[str, dict[str, Figure]]:
-    return {name: figures_of(study()) for name, study in STUDIES.items()}
+def drawn() -> Callable[[str], dict[str, Figure]]:
+    return functools.cache(lambda study: figures_of(STUDIES[study]()))
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study",
+    [pytest.param(s, marks=[pytest.mark.slow] if s in SELDOM else []) for s in STUDIES],
+)
 def test_text_is_neither_clipped_nor_covered(
-    drawn: dict[str, dict[str, Figure]], study: str
+    drawn: Callable[[str], dict[str, Figure]], study: str
 ) -> None:
-    for name, figure in drawn[study].items():
+    for name, figure in drawn(study).items():
         with figure_settings():
             texts, size = drawn_texts(figure)
         assert len(texts) > 5, name
@@ -113,10 +121,10 @@ def test_the_check_of_text_sees_clipped_and_covered_text() -> None:
 
 @pytest.mark.parametrize("study", ["mtil", "50 steps"])
 def test_every_data_set_or_step_can_be_told(
-    drawn: dict[str, dict[str, Figure]], study: str
+    drawn: Callable[[str], dict[str, Figure]], study: str
 ) -> None:
     with figure_settings():
-        written = {text.text for text in drawn_texts(drawn[study]["matrices"])[0]}
+        written = {text.text for text in drawn_texts(drawn(study)["matrices"])[0]}
     assert written >= (set(MTIL) if study == "mtil" else {"1", "10", "50"})
 
 
@@ -153,9 +161,9 @@ def test_shades_keep_their_order_in_grey() -> None:
 
 
 def test_fifty_steps_have_no_numbers_that_nobody_could_read(
-    drawn: dict[str, dict[str, Figure]],
+    drawn: Callable[[str], dict[str, Figure]],
 ) -> None:
-    assert [cells(ax) for ax in panels(drawn["50 steps"]["matrices"])] == [[]] * 3
+    assert [cells(ax) for ax in panels(drawn("50 steps")["matrices"])] == [[]] * 3
 
 
 def test_methods_are_told_apart_without_colour() -> None:
@@ -209,8 +217,10 @@ def test_marker_area_grows_with_training_time() -> None:
     assert middle - low == pytest.approx((high - low) * 10 / 90)
 
 
-def test_every_name_stands_nearest_to_its_own_marker(drawn: dict[str, dict[str, Figure]]) -> None:
-    figure = drawn["mtil"]["tradeoff"]
+def test_every_name_stands_nearest_to_its_own_marker(
+    drawn: Callable[[str], dict[str, Figure]],
+) -> None:
+    figure = drawn("mtil")["tradeoff"]
     ax = figure.axes[0]
     labels = [text for text in ax.texts if isinstance(text, Annotation)]
     assert {label.get_text() for label in labels} >= {"nusa", "gnsp", "lora", "zeroshot"}
