@@ -20,7 +20,7 @@ from clbench.core.results.display import show_with
 from clbench.core.results.losses import same_losses
 from clbench.core.results.manifest import FIRST_SCHEMA
 from clbench.core.results.result import RunResult
-from clbench.core.results.soundness import require_sound, same_numbers
+from clbench.core.results.soundness import same_numbers
 from clbench.core.settings import RunSettings
 from clbench.core.task import Benchmark
 from clbench.engine.process.environment import Place, place
@@ -29,7 +29,7 @@ from clbench.engine.process.progress import QuietReporter, Reporter, make_report
 from clbench.engine.process.randomness import same_threads
 from clbench.engine.process.world import ALONE, World, joined, leading
 from clbench.engine.rundir.checkpoints import Position
-from clbench.engine.rundir.directory import ASIDE, RunDirectory, folder_name, run_path
+from clbench.engine.rundir.directory import RunDirectory, folder_name, run_path
 from clbench.engine.rundir.resuming import differences, require_same_source
 from clbench.engine.rundir.sources import source_hash
 from clbench.engine.rundir.zeroshot import ZeroShotCache
@@ -46,7 +46,6 @@ from clbench.launch.grid import sweep as plan_sweep
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import plan
 from clbench.launch.quantities import parse_resources
-from clbench.naming import titled
 from clbench.report.notebook import NotebookDisplay
 from clbench.report.papers.published import papers
 from clbench.report.run_files import publish
@@ -362,37 +361,6 @@ def load_result(path: Path | str) -> RunResult:
     return RunResult.load(path)
 
 
-def find_results(paths: Sequence[Path]) -> list[RunResult]:
-    """Load every result under the paths: run directories, result files or folders of either.
-
-    Raises:
-        ClbenchError: a path does not exist or holds no result, or a result was edited, is damaged
-            or contradicts its record of single images.
-    """
-    return [result for _, result in find_runs(paths)]
-
-
-def find_runs(paths: Sequence[Path]) -> list[tuple[Path, RunResult]]:
-    """As `find_results`, each result with the file it was read from."""
-    files = result_files(paths)
-    return list(zip(files, titled(map(require_sound, files)), strict=True))
-
-
-def result_files(paths: Sequence[Path]) -> list[Path]:
-    """All result files under the paths, each once.
-
-    Raises:
-        ClbenchError: a path does not exist or holds no result.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        files = _result_files(path)
-        if not files:
-            raise ClbenchError(f"no results in {path}: expected result.json files below it")
-        found.update({file.resolve(): None for file in files})
-    return list(found)
-
-
 def run_directory(result: RunResult, runs_dir: Path) -> Path:
     """Where the run of a result lies."""
     return run_path(runs_dir, RunSettings.model_validate(result.config))
@@ -426,15 +394,6 @@ def _decisive(settings: Mapping[str, Any]) -> dict[str, Any]:
     sections = {"method": settings["method"]["params"], "train": settings["train"]}
     dotted = {f"{name}.{key}": v for name, found in sections.items() for key, v in found.items()}
     return {**dotted, "precision": settings["precision"]}
-
-
-def _result_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise ClbenchError(f"{path} does not exist")
-    if path.is_file():
-        return [path]
-    inside = [file for file in sorted(path.rglob("result.json")) if ASIDE not in file.parts]
-    return inside or sorted(path.glob("*.json"))
 
 
 def _wanted(options: Mapping[str, Any]) -> Wanted:

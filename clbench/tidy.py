@@ -1,4 +1,4 @@
-"""Many results as one data frame."""
+"""Many results: found in folders, without loading what trains models, and as one data frame."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from clbench.api import find_results
+from clbench.core.errors import ClbenchError
 from clbench.core.results.matrix import ZERO_SHOT
 from clbench.core.results.result import RunResult
+from clbench.core.results.soundness import require_sound
+from clbench.engine.rundir.directory import ASIDE
+from clbench.naming import titled
 from clbench.report.tables.groups import comparable_groups, method_runs
 
 COLUMNS = (
@@ -56,6 +59,46 @@ def results(path: Path | str | Sequence[Path | str]) -> pd.DataFrame:
     found = find_results([Path(p) for p in paths])
     frame = pd.DataFrame.from_records([*_rows(found)], columns=list(COLUMNS))
     return frame.sort_values(["path", "step"], kind="stable", ignore_index=True)
+
+
+def find_results(paths: Sequence[Path]) -> list[RunResult]:
+    """Load every result under the paths: run directories, result files or folders of either.
+
+    Raises:
+        ClbenchError: a path does not exist or holds no result, or a result was edited, is damaged
+            or contradicts its record of single images.
+    """
+    return [result for _, result in find_runs(paths)]
+
+
+def find_runs(paths: Sequence[Path]) -> list[tuple[Path, RunResult]]:
+    """As `find_results`, each result with the file it was read from."""
+    files = result_files(paths)
+    return list(zip(files, titled(map(require_sound, files)), strict=True))
+
+
+def result_files(paths: Sequence[Path]) -> list[Path]:
+    """All result files under the paths, each once.
+
+    Raises:
+        ClbenchError: a path does not exist or holds no result.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        files = _result_files(path)
+        if not files:
+            raise ClbenchError(f"no results in {path}: expected result.json files below it")
+        found.update({file.resolve(): None for file in files})
+    return list(found)
+
+
+def _result_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise ClbenchError(f"{path} does not exist")
+    if path.is_file():
+        return [path]
+    inside = [file for file in sorted(path.rglob("result.json")) if ASIDE not in file.parts]
+    return inside or sorted(path.glob("*.json"))
 
 
 def _rows(found: Sequence[RunResult]) -> Iterator[dict[str, Any]]:

@@ -16,6 +16,7 @@ from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.method import Method
 from clbench.core.results.result import RunResult
 from clbench.engine.rundir.directory import ASIDE
+from clbench.tidy import find_results
 from tests.engine.rundir.test_resuming import Signal, folder
 from tests.engine.rundir.test_sources import forget
 from tests.small_runs import run_small, write_tasks
@@ -98,7 +99,7 @@ def test_a_finished_run_is_not_handed_out_for_another_source(
 
     kept = [*runs.rglob(f"{ASIDE}/*/result.json")]
     assert [RunResult.load(path).method.source for path in kept] == [first.method.source]
-    found = api.find_results([runs])
+    found = find_results([runs])
     assert [result.method.source for result in found] == [anew.method.source]
     assert run_small(name(file), tasks, runs).provenance == anew.provenance
 

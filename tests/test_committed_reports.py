@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from clbench import api, config
+from clbench import config
 from clbench.cli.app import app
 from clbench.core.results.correctness import SUFFIX
 from clbench.core.results.result import RunResult
@@ -33,6 +33,7 @@ from clbench.report.search.read import read_search
 from clbench.report.search.write import search_texts
 from clbench.report.tables.groups import comparable_groups, file_name
 from clbench.report.write import write_report
+from clbench.tidy import find_results
 from tests.report.drawn_text import svg_texts
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +119,7 @@ def test_the_results_of_the_table_are_those_of_the_recipes(file: Path) -> None:
 
 @pytest.mark.parametrize("folder", TABLED, ids=name)
 def test_every_run_is_in_the_tables_of_its_folder(folder: Path, tmp_path: Path) -> None:
-    for group in comparable_groups(api.find_results([folder])):
+    for group in comparable_groups(find_results([folder])):
         keys = list(metrics(group.results[0]))
         runs: dict[tuple[str, str], list[list[float]]] = {}
         for result in group.results:
@@ -195,7 +196,7 @@ def test_both_pages_of_the_embedded_benchmark_show_its_table() -> None:
 
 def test_the_committed_picture_is_that_of_the_results() -> None:
     """It says the same; the outlines of letters depend on the version of matplotlib."""
-    (group,) = comparable_groups(api.find_results(MINI))
+    (group,) = comparable_groups(find_results(MINI))
     drawn = next(figure for figure in draw_figures(group) if figure.name == "tradeoff")
     committed = (REPORTS / "mini/figures/tradeoff.svg").read_text()
     texts = [svg_texts(svg) for svg in (committed, file_bytes(drawn.figure, "svg").decode())]

@@ -185,13 +185,13 @@ def report(
     """Build tables (Markdown, CSV, LaTeX, HTML), figures and a page from finished runs."""
     if out is None and (figures or page):
         raise ClbenchError("--figures and --html write files: name a folder with --out")
-    from clbench import api
     from clbench.naming import labelled, names_among
     from clbench.report.console import comparisons_console, foreign_console, published_console
     from clbench.report.paired.claims import claims as paper_claims
     from clbench.report.tables.foreign import read_foreign
     from clbench.report.tables.grid import make_view
     from clbench.report.write import write_report
+    from clbench.tidy import find_runs
 
     foreign = [read_foreign(path) for path in runs if path.suffix == ".csv"]
     paths = [path for path in runs if path.suffix != ".csv"]
@@ -199,14 +199,18 @@ def report(
         raise ClbenchError(
             "--figures, --html, --compare, --published and --claims are about runs: name some, too"
         )
-    found = api.find_runs(paths)
+    found = find_runs(paths)
     results = labelled([result for _, result in found], labels_of(label))
     found = list(zip([path for path, _ in found], results, strict=True))
     chosen = names_among(methods, results)
     view = make_view(chosen, columns, sort, preset)
     comparisons = [c for text in compare or [] for c in _compared(found, text)]
     comparisons += paper_claims(found, claims) if claims else []
-    deviation = api.recipe_deviation if published else None
+    deviation = None
+    if published:
+        from clbench import api
+
+        deviation = api.recipe_deviation
     if results:
         show_results(results, view=view)
     if foreign:

@@ -55,12 +55,12 @@ def verify(
     ] = None,
 ) -> None:
     """Check that the files of runs are unchanged and agree with each other."""
-    from clbench import api
     from clbench.core.results import signature
+    from clbench.tidy import result_files
     from clbench.verify import verify as check
 
     failed = 0
-    for file in api.result_files(runs):
+    for file in result_files(runs):
         findings = check(file, evaluate=evaluate, trust_code=trust_code, key=key)
         say(str(file.parent if file.name == "result.json" else file))
         for finding in findings:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from clbench import api
 from clbench.core.results.matrix import AccuracyMatrix
 from clbench.core.results.metrics import Array
 from clbench.core.results.result import RunResult
 from clbench.report.tables.matrix_csv import read_matrix_csv
+from clbench.tidy import find_results
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "reports" / "parity"
@@ -114,7 +114,7 @@ def read_all(folder: Path = FOLDER) -> list[Matrices]:
     Args:
         folder: holds ``released/<method>_seed<k>.csv`` and ``results/*.json``.
     """
-    found = api.find_results([folder / "results"])
+    found = find_results([folder / "results"])
     return [_read(folder, method, found) for method in METHODS]
 
 

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from clbench import api
 from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.report.console import render_console
 from clbench.report.write import write_report
+from clbench.tidy import find_results
 from tests.made_up import VALUES, shifted
 from tests.report.formats import Rows, read_markdown, without_sections
 
@@ -27,7 +27,7 @@ def report(folder: Path, *results: RunResult) -> Path:
     """Write results as files, read them back and report them."""
     for i, result in enumerate(results):
         result.save(folder / "runs" / f"run{i}" / "result.json")
-    write_report(api.find_results([folder / "runs"]), folder / "out")
+    write_report(find_results([folder / "runs"]), folder / "out")
     return folder / "out"
 
 
@@ -87,7 +87,7 @@ def test_nan_in_a_file_is_refused_by_name(make_result: MakeResult, tmp_path: Pat
     path = tmp_path / "result.json"
     path.write_text(path.read_text().replace("0.2, 0.3, 0.4", "NaN, 0.3, 0.4"))
     with pytest.raises(ClbenchError, match=r"result\.json is damaged.*NaN is no JSON number"):
-        api.find_results([path])
+        find_results([path])
 
 
 def test_numbers_that_do_not_fit_are_refused(make_result: MakeResult, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_numbers_that_do_not_fit_are_refused(make_result: MakeResult, tmp_path: 
     path = tmp_path / "result.json"
     path.write_text(re.sub(r'"last": [\d.]+', '"last": 0.9', path.read_text()))
     with pytest.raises(ClbenchError, match=r"result\.json(: summary\.last| is not what clbench)"):
-        api.find_results([path])
+        find_results([path])
 
 
 def test_one_seed_says_so_and_shows_no_spread(make_result: MakeResult, tmp_path: Path) -> None:
