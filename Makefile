@@ -25,7 +25,7 @@ help:  ## list the targets
 demo: $(VENV)/.stamp-run  ## fine-tuning and NuSA-CL on the embedded benchmark (CPU, minutes)
 	$(BIN)/clbench compare --benchmark mini --methods finetune,nusa --seeds 0 --matrices $(ARGS)
 
-compare: $(VENV)/.stamp-run  ## make all runs of reports/mini and mini-variants that are missing (hours)
+compare: $(VENV)/.stamp-run  ## make the runs of reports/mini and mini-variants that are missing (hours)
 	$(BIN)/clbench sweep experiments/studies/mini-comparison.yaml --out reports/mini $(ARGS)
 	$(BIN)/clbench sweep experiments/studies/mini-orders.yaml --out reports/mini-variants $(ARGS)
 	$(BIN)/clbench sweep experiments/studies/mini-variants.yaml --out reports/mini-variants $(ARGS)
@@ -36,7 +36,12 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 		--compare all,finetune --claims mtil $(ARGS)
 	$(BIN)/clbench report reports/mini/results --out reports/mini/short \
 		--columns n,transfer,average,last,learned,forgetting,stored --sort average
-	$(BIN)/python -m clbench.report.embed README.md reports/mini/README.md
+	$(BIN)/clbench report reports/mini-variants/results --out reports/mini-variants --html
+	$(BIN)/clbench report reports/mini/results reports/mini-variants/results \
+		--out reports/mini-variants/short --figures \
+		--columns transfer,average,last,learned,forgetting,stored --sort average
+	$(BIN)/python -m clbench.report.embed README.md reports/mini/README.md \
+		reports/mini-variants/README.md
 	$(BIN)/python -m clbench.lock reports
 
 docs: $(VENV)/.stamp-run  ## renew the tables in docs/settings.md, docs/methods and docs/parity.md

@@ -27,12 +27,13 @@ SHOWN = (
     "against-finetune.md",
     "claims-mtil.md",
     "ranks.md",
-    "rank-correlation.md",
     "short/summary.md",
+    "short/*/summary.md",
+    "short/rank-correlation.md",
     "figures/tradeoff.svg",
     "figures/ranks.svg",
 )
-"""What pages show beside those tables, where it is there. It is hashed as it is: intervals take
+"""What pages show beside those tables, as patterns of paths. It is hashed as it is: intervals take
 long to draw again, and figures depend on the version of matplotlib."""
 
 
@@ -50,7 +51,7 @@ def lock(reports: Path) -> str:
     hashes: dict[Path, str] = {}
     for folder in sorted(reports.rglob(RESULTS)):
         files = sorted(folder.glob("*.json"))
-        shown = [folder.parent / name for name in SHOWN]
+        shown = [file for pattern in SHOWN for file in folder.parent.glob(pattern)]
         for file in (*files, *folder.glob(f"*{SUFFIX}"), *shown):
             if file.is_file():
                 hashes[file] = file_hash(file)

@@ -43,6 +43,7 @@ FOLDERS = sorted({file.parent for file in FILES})
 TABLED = [f for f in FOLDERS if not {REPORTS / "studies", REPORTS / "tuning"} & {*f.parents}]
 """Folders beside which tables of comparable runs lie; studies and searches have others."""
 MINI = [file for file in FILES if file.parent == REPORTS / "mini/results"]
+VARIANTS = [file for file in FILES if file.parent == REPORTS / "mini-variants/results"]
 PAGES = [ROOT / "README.md", ROOT / "docs/studies/index.md", *sorted(REPORTS.rglob("README.md"))]
 
 
@@ -105,12 +106,14 @@ def test_results_are_whole_and_agree_with_their_records_settings_and_accuracies(
         assert found == pytest.approx(expected, abs=1e-9), file
 
 
-@pytest.mark.parametrize("file", MINI, ids=name)
+@pytest.mark.parametrize("file", [*MINI, *VARIANTS], ids=name)
 def test_the_results_of_the_table_are_those_of_the_recipes(file: Path) -> None:
     """`make compare` finds the same settings, so that it would measure what the table says."""
     result = RunResult.load(file)
-    method = result.method.name
-    settings, _ = config.resolve(method, "mini", overrides={"seed": result.seed})
+    method, benchmark = result.method.name, result.config["benchmark"]
+    overrides = {f"benchmark.{key}": value for key, value in benchmark["options"].items()}
+    overrides["seed"] = result.seed
+    settings, _ = config.resolve(method, benchmark["name"], overrides=overrides)
     assert settings.fingerprint() == result.config_hash, (
         f"the recipe of {method} has changed: remove its results and run "
         f"`make compare ARGS='--methods {method}'`"

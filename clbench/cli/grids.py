@@ -405,8 +405,11 @@ def _spaces(tuning: Tuning) -> Table:
 def _forecast(grid: Grid, trial: Console | None) -> None:
     from clbench.launch.view import forecast_table
 
-    table, total = forecast_table(grid.forecast(trial))
+    forecast = grid.forecast(trial)
+    table, total = forecast_table(forecast)
     console().print(table)
+    for cell in forecast.cells:
+        print_line(console(), cell.command_line)
     say(total)
 
 

@@ -268,9 +268,7 @@ def forecast_table(forecast: Forecast) -> tuple[Table, str]:
             )
         )
         shown = ("", "", "", "") if state == "complete" else numbers
-        name = Text(cell.title)
-        name.append(f"\n{cell.command_line}", style="dim")
-        table.add_row(name, Text(state), *shown)
+        table.add_row(Text(cell.title), Text(state), *shown)
     return table, _whole(forecast)
 
 

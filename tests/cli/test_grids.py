@@ -100,6 +100,9 @@ def test_a_sweep_is_made_by_processes_and_the_same_command_makes_what_is_missing
     assert planned.exit_code == 0, planned.output
     assert "4 runs, 2 complete, 2 to make" in planned.stdout
     assert "other seeds (1)" in planned.stdout
+    commands = [line for line in planned.stdout.splitlines() if line.startswith("clbench run")]
+    assert len(commands) == 4
+    assert all(line.endswith(f" --runs-dir {runs}") for line in commands), "each is one line"
     assert len(list(runs.glob("*/*/*/result.json"))) == 2, "nothing was made"
 
     again = invoke(*command, "--seeds", 0)

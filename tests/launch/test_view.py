@@ -115,9 +115,8 @@ def test_a_forecast_tells_cells_states_and_costs(cell: Callable[..., Cell]) -> N
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     assert lines[1].split() == ["good", "on", "toy,", "seed", "0", "complete"]
-    assert lines[2].strip() == cells[0].command_line
-    assert "60 s" in lines[3]
-    assert "2.0 GB" in lines[3]
+    assert "60 s" in lines[2]
+    assert "2.0 GB" in lines[2]
     assert whole == (
         "4 runs, 1 complete, 3 to make, 2 at a time: about 2 min, 4.0 GB of memory, 15.0 MB of "
         "disk (1 taken for the mean of the others)"
