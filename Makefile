@@ -36,10 +36,8 @@ report: $(VENV)/.stamp-run  ## build tables, figures, page and lock file of repo
 		--compare all,finetune --claims mtil $(ARGS)
 	$(BIN)/clbench report reports/mini/results --out reports/mini/short \
 		--columns n,transfer,average,last,learned,forgetting,stored --sort average
-	$(BIN)/clbench report reports/mini-variants/results --out reports/mini-variants --html
-	$(BIN)/clbench report reports/mini/results reports/mini-variants/results \
-		--out reports/mini-variants/short --figures \
-		--columns transfer,average,last,learned,forgetting,stored --sort average
+	$(BIN)/clbench report reports/mini-variants/results --out reports/mini-variants --figures --html \
+		--compare all,finetune
 	$(BIN)/python -m clbench.report.embed README.md reports/mini/README.md \
 		reports/mini-variants/README.md
 	$(BIN)/python -m clbench.lock reports

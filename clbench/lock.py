@@ -25,11 +25,11 @@ NAME = "SHA256SUMS"
 STUDIES = "studies"
 SHOWN = (
     "against-finetune.md",
+    "*/against-finetune.md",
     "claims-mtil.md",
     "ranks.md",
     "short/summary.md",
-    "short/*/summary.md",
-    "short/rank-correlation.md",
+    "rank-correlation.md",
     "figures/tradeoff.svg",
     "figures/ranks.svg",
 )
