@@ -82,8 +82,8 @@ def _declared(names: Iterable[str]) -> dict[str, tuple[str, str]]:
         declared[name] = name, ""
         if name in known:
             with suppress(ClbenchError):  # a plug-in that cannot be loaded
-                cls = registry.method(name)
-                declared[name] = cls.title or name, cls.family
+                title, family = registry.method_texts(name, "title", "family")
+                declared[name] = title or name, family
     return declared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import functools
 import importlib
@@ -146,6 +147,28 @@ def method(name: str) -> type[Method]:
         ClbenchError: no such method.
     """
     return cast("type[Method]", _find("method", name))
+
+
+def method_texts(name: str, *attributes: str) -> tuple[str, ...]:
+    """What a method's class says of itself, e.g. its `title`, without importing it if possible.
+
+    A class of clbench's own whose attributes are literals is read, not imported: that would load
+    PyTorch and take seconds, and reports need nothing else of it.
+
+    Raises:
+        ClbenchError: no such method.
+
+    >>> method_texts("nusa", "title")
+    ('NuSA-CL',)
+    """
+    if name in _own_names("method"):
+        source = (files("clbench.methods") / f"{name}.py").read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            literals = _literals(node)
+            if literals.get("name") == name and literals.keys() >= set(attributes):
+                return tuple(literals[attribute] for attribute in attributes)
+    cls = method(name)
+    return tuple(getattr(cls, attribute) for attribute in attributes)
 
 
 def probe_names() -> list[str]:
@@ -300,6 +323,16 @@ def _class_names(kind: Kind) -> list[str]:
 def _own_names(kind: Kind) -> list[str]:
     package = importlib.import_module(f"clbench.{kind}s")
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
+
+
+def _literals(node: ast.stmt) -> dict[str, str]:
+    """Annotated attributes of a class that are texts."""
+    return {
+        inner.target.id: inner.value.value
+        for inner in (node.body if isinstance(node, ast.ClassDef) else ())
+        if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)
+        if isinstance(inner.value, ast.Constant) and isinstance(inner.value.value, str)
+    }
 
 
 def _find(kind: Kind, name: str) -> type:

@@ -10,9 +10,8 @@ import pandas as pd
 
 from clbench.core.errors import ClbenchError
 from clbench.core.results.matrix import ZERO_SHOT
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import ASIDE, RunResult
 from clbench.core.results.soundness import require_sound
-from clbench.engine.rundir.directory import ASIDE
 from clbench.naming import titled
 from clbench.report.tables.groups import comparable_groups, method_runs
 

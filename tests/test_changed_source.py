@@ -14,8 +14,7 @@ from clbench import api, config, registry
 from clbench.cli.app import app
 from clbench.core.errors import ClbenchError, Stopped
 from clbench.core.method import Method
-from clbench.core.results.result import RunResult
-from clbench.engine.rundir.directory import ASIDE
+from clbench.core.results.result import ASIDE, RunResult
 from clbench.tidy import find_results
 from tests.engine.rundir.test_resuming import Signal, folder
 from tests.engine.rundir.test_sources import forget

@@ -49,6 +49,17 @@ def test_data_sets_are_listed_without_loading_torch(tmp_path: Path) -> None:
     assert b"imagenet-v2" in done.stdout
 
 
+def test_reports_are_built_without_loading_torch() -> None:
+    """Titles of methods are read off their files."""
+    result = Path(__file__).parents[1] / "data/results/schema-4.json"
+    report = f"app(['report', {str(result)!r}], standalone_mode=False)"
+    code = f"import sys; from clbench.cli.app import app; {report}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert clbench.load_result(result).method.name == "nusa"
+    assert "NuSA-CL" in done.stdout
+
+
 def test_the_commands_have_headings() -> None:
     text = invoke("--help").output
     for heading, command in (

@@ -42,6 +42,8 @@ HASH: Final = "sha256"
 FILE_NAME = "result.json"
 RESULTS: Final = "results"
 """Folder of collected results beside the tables that are built from them."""
+ASIDE: Final = "aside"
+"""Folder, beside run directories, of those that made room for a fresh start."""
 LAUNCHED = "CLBENCH_LAUNCH"
 """Variable in which a launcher says, as JSON, who it is and whether runs share the machine."""
 SUMMARY_TOLERANCE = 1e-9

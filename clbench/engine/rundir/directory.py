@@ -20,7 +20,7 @@ from clbench.core.redaction import redact
 from clbench.core.results.correctness import FOLDER as CORRECT
 from clbench.core.results.manifest import FILE_NAME as MANIFEST
 from clbench.core.results.manifest import write_manifest
-from clbench.core.results.result import RunResult
+from clbench.core.results.result import ASIDE, RunResult
 from clbench.core.results.tracker import LOSS_FILE
 from clbench.core.settings import RunSettings
 from clbench.engine.rundir.checkpoints import FOLDER as CHECKPOINTS
@@ -28,8 +28,6 @@ from clbench.engine.rundir.checkpoints import CheckpointStore, Position
 from clbench.engine.rundir.ownership import Owner, Ownership
 
 RESULT = "result.json"
-ASIDE = "aside"
-"""Folder, beside run directories, of those that made room for a fresh start."""
 FOLDERS = (CHECKPOINTS, CORRECT)
 """Folders of a run directory that this process writes to; trackers have their own."""
 
