@@ -53,7 +53,9 @@ def test_reports_are_built_without_loading_torch() -> None:
     """Titles of methods are read off their files."""
     result = Path(__file__).parents[1] / "data/results/schema-4.json"
     report = f"app(['report', {str(result)!r}], standalone_mode=False)"
-    code = f"import sys; from clbench.cli.app import app; {report}; sys.exit('torch' in sys.modules)"
+    code = (
+        f"import sys; from clbench.cli.app import app; {report}; sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert clbench.load_result(result).method.name == "nusa"
