@@ -28,8 +28,8 @@ SHOWN = (
     "*/against-finetune.md",
     "claims-mtil.md",
     "ranks.md",
-    "short/summary.md",
     "rank-correlation.md",
+    "short/summary.md",
     "figures/tradeoff.svg",
     "figures/ranks.svg",
 )
@@ -53,8 +53,7 @@ def lock(reports: Path) -> str:
         files = sorted(folder.glob("*.json"))
         shown = [file for pattern in SHOWN for file in folder.parent.glob(pattern)]
         for file in (*files, *folder.glob(f"*{SUFFIX}"), *shown):
-            if file.is_file():
-                hashes[file] = file_hash(file)
+            hashes[file] = file_hash(file)
         results = [require_sound(file) for file in files]
         for name, text in _tables(folder.parent, results).items():
             hashes[folder.parent / name] = hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,6 @@ import torch
 
 from clbench import registry
 from clbench.core.method import Method
-from clbench.methods import moe_adapters
 from clbench.testing import CHECKS
 from clbench.testing.checks import Make
 
@@ -29,11 +28,6 @@ SMALL = {
     "zscl": {"reference_batch": 16},
 }
 """Hyper-parameters of methods that would take long with their defaults."""
-
-
-@pytest.fixture(autouse=True)
-def _few_reference_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moe_adapters, "REFERENCE_IMAGES", 128)
 
 
 every_method = pytest.mark.parametrize("cls", METHODS.values(), ids=METHODS)

@@ -12,7 +12,6 @@ from clbench.core.data import Batch
 from clbench.core.errors import ClbenchError
 from clbench.core.task import ClassTexts, Task
 from clbench.core.training import rate_factor
-from clbench.methods import moe_adapters
 from clbench.methods.moe_adapters import (
     SCALE,
     AlexNet,
@@ -26,12 +25,6 @@ from clbench.testing.driving import begin, end, run_steps, run_task, scores
 from clbench.testing.toys import make_tasks
 from tests.golden.golden import FOLDER, Golden, build_clip, read
 from tests.golden.subspaces import assert_near
-
-
-@pytest.fixture(autouse=True)
-def _few_reference_images(monkeypatch):
-    monkeypatch.setattr(moe_adapters, "REFERENCE_IMAGES", 256)
-
 
 QUICK = {"experts": 5, "bottleneck": 8, "autoencoder_steps": 60, "reference_steps": 20}
 
