@@ -82,7 +82,7 @@ def _declared(names: Iterable[str]) -> dict[str, tuple[str, str]]:
         declared[name] = name, ""
         if name in known:
             with suppress(ClbenchError):  # a plug-in that cannot be loaded
-                title, family = registry.method_texts(name, "title", "family")
+                title, family = registry.method_facts(name, "title", "family")
                 declared[name] = title or name, family
     return declared
 

@@ -11,6 +11,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
@@ -149,26 +150,28 @@ def method(name: str) -> type[Method]:
     return cast("type[Method]", _find("method", name))
 
 
-def method_texts(name: str, *attributes: str) -> tuple[str, ...]:
+def method_facts(name: str, *attributes: str) -> tuple[Any, ...]:
     """What a method's class says of itself, e.g. its `title`, without importing it if possible.
 
     A class of clbench's own whose attributes are literals is read, not imported: that would load
-    PyTorch and take seconds, and reports need nothing else of it.
+    PyTorch and take seconds, and lists and reports need nothing else of it. ``__doc__`` is the
+    docstring without indentation.
 
     Raises:
         ClbenchError: no such method.
 
-    >>> method_texts("nusa", "title")
-    ('NuSA-CL',)
+    >>> method_facts("gnsp", "title", "needs")
+    ('GNSP', frozenset({'reference-images'}))
     """
     if name in _own_names("method"):
-        source = (files("clbench.methods") / f"{name}.py").read_text(encoding="utf-8")
-        for node in ast.parse(source).body:
-            literals = _literals(node)
-            if literals.get("name") == name and literals.keys() >= set(attributes):
-                return tuple(literals[attribute] for attribute in attributes)
+        inherited = _stated("clbench.core", "method")["Method"]
+        for stated in _stated("clbench.methods", name).values():
+            known = {**inherited, **stated}
+            if stated.get("name") == name and known.keys() >= set(attributes):
+                return tuple(known[attribute] for attribute in attributes)
     cls = method(name)
-    return tuple(getattr(cls, attribute) for attribute in attributes)
+    known = {"__doc__": inspect.getdoc(cls)}
+    return tuple(known.get(attribute, getattr(cls, attribute)) for attribute in attributes)
 
 
 def probe_names() -> list[str]:
@@ -325,14 +328,30 @@ def _own_names(kind: Kind) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
 
 
-def _literals(node: ast.stmt) -> dict[str, str]:
-    """Annotated attributes of a class that are texts."""
-    return {
-        inner.target.id: inner.value.value
-        for inner in (node.body if isinstance(node, ast.ClassDef) else ())
-        if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name)
-        if isinstance(inner.value, ast.Constant) and isinstance(inner.value.value, str)
-    }
+def _stated(package: str, module: str) -> dict[str, dict[str, Any]]:
+    """What each class of a module says of itself: its docstring, and attributes that are literals.
+
+    Frozen sets of literals count as such.
+    """
+    classes = {}
+    for node in ast.parse((files(package) / f"{module}.py").read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        stated: dict[str, Any] = {"__doc__": ast.get_docstring(node)}
+        for inner in node.body:
+            if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
+                with suppress(ValueError):  # something that has to be computed
+                    stated[inner.target.id] = _literal(inner.value)
+        classes[node.name] = stated
+    return classes
+
+
+def _literal(node: ast.expr | None) -> Any:
+    if node is None:
+        raise ValueError("no value")
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "frozenset":
+        return frozenset(*map(ast.literal_eval, node.args))
+    return ast.literal_eval(node)
 
 
 def _find(kind: Kind, name: str) -> type:

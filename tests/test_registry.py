@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -24,17 +25,18 @@ def test_methods_are_found_by_their_file() -> None:
     }
 
 
-def test_texts_of_a_method_are_those_of_its_class() -> None:
+def test_facts_of_a_method_are_those_of_its_class() -> None:
     for name, cls in registry.methods().items():
-        expected = (cls.title, cls.family, cls.paper)
-        assert registry.method_texts(name, "title", "family", "paper") == expected
+        expected = (cls.title, cls.family, cls.paper, cls.needs, inspect.getdoc(cls))
+        read = registry.method_facts(name, "title", "family", "paper", "needs", "__doc__")
+        assert read == expected
 
 
 def test_a_plug_in_method_is_listed_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, "theirs", "clbench.methods.nusa:NuSA", "clbench.methods")
     assert "theirs" in registry.method_names()
     assert registry.method("theirs") is NuSA
-    assert registry.method_texts("theirs", "title") == ("NuSA-CL",), "asked of the class"
+    assert registry.method_facts("theirs", "title") == ("NuSA-CL",), "asked of the class"
 
 
 def test_a_broken_plug_in_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

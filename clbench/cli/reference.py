@@ -70,9 +70,9 @@ def documented(thing: Any, section: str = "Args") -> dict[str, str]:
     return docs
 
 
-def first_line(thing: Any) -> str:
+def first_paragraph(docstring: str | None) -> str:
     """The first paragraph of a docstring, as one line."""
-    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+    return (docstring or "").split("\n\n")[0].replace("\n", " ")
 
 
 def with_meanings(schema: Mapping[str, Parameter], docs: Mapping[str, str]) -> Schema:
@@ -94,7 +94,7 @@ def run_sections() -> list[Section]:
             del top[name]
             schema = {n: p for n, p in _fields(model).items() if f"{name}.{n}" not in FILLED_IN}
             if schema:
-                nested.append(Section(name, first_line(model), schema))
+                nested.append(Section(name, first_paragraph(inspect.getdoc(model)), schema))
     return [Section("", "Settings of the run as a whole.", top), *nested]
 
 
@@ -104,7 +104,7 @@ def options_section(recipe: registry.BenchmarkRecipe) -> Section:
     schema = with_meanings(recipe.option_schema(), documented(builder))
     if recipe.name.startswith(registry.FOLDER):
         del schema["path"]
-    return Section("benchmark", first_line(builder), schema)
+    return Section("benchmark", first_paragraph(inspect.getdoc(builder)), schema)
 
 
 def settings_page() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Group, RenderableType
@@ -12,10 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from clbench import registry
-from clbench.cli.reference import first_line, options_section, run_sections
+from clbench.cli.reference import first_paragraph, options_section, run_sections
 from clbench.core.errors import ClbenchError, unknown_name
 from clbench.core.hyperparameters import meaning, type_text
-from clbench.core.method import Method
+
+if TYPE_CHECKING:
+    from clbench.core.method import Method
 
 KINDS = ("all", "methods", "benchmarks", "recipes", "settings")
 
@@ -100,9 +103,9 @@ def _table(title: str, name: str, *others: str) -> Table:
 
 def _methods() -> Table:
     table = _table("Methods", "method", "what it does", "needs")
-    for name, cls in registry.methods().items():
-        needs = ", ".join(sorted(cls.needs)) or "-"
-        table.add_row(name, first_line(cls), needs)
+    for name in registry.method_names():
+        about, needs = registry.method_facts(name, "__doc__", "needs")
+        table.add_row(name, first_paragraph(about), ", ".join(sorted(needs)) or "-")
     return table
 
 

@@ -38,28 +38,25 @@ def test_help_shows_commands_and_examples_without_loading_torch() -> None:
         assert "Example" in invoke(name, "--help").output
 
 
-def test_data_sets_are_listed_without_loading_torch(tmp_path: Path) -> None:
-    """ImageNet's classes, which take timm along, are asked for only where its images lie."""
-    listing = f"app(['data', 'list', '--root', {str(tmp_path)!r}], standalone_mode=False)"
-    code = (
-        f"import sys; from clbench.cli.app import app; {listing}; sys.exit('torch' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert b"imagenet-v2" in done.stdout
-
-
-def test_reports_are_built_without_loading_torch() -> None:
-    """Titles of methods are read off their files."""
+def test_lists_and_reports_are_made_without_loading_torch(tmp_path: Path) -> None:
+    """Facts about methods are read off their files, and ImageNet's classes, which take timm along,
+    are asked for only where its images lie."""
     result = Path(__file__).parents[1] / "data/results/schema-4.json"
-    report = f"app(['report', {str(result)!r}], standalone_mode=False)"
+    assert clbench.load_result(result).method.name == "nusa"
+    shown = {
+        ("list",): "mini-5shot",
+        ("show", "methods/lora"): "lr: 0.0003",
+        ("data", "list", "--root", str(tmp_path)): "imagenet-v2",
+        ("report", str(result)): "NuSA-CL",
+    }
     code = (
-        f"import sys; from clbench.cli.app import app; {report}; sys.exit('torch' in sys.modules)"
+        "import sys; from clbench.cli.app import app; "
+        f"[app(list(command), standalone_mode=False) for command in {list(shown)!r}]; "
+        "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert clbench.load_result(result).method.name == "nusa"
-    assert "NuSA-CL" in done.stdout
+    assert all(text in done.stdout for text in shown.values())
 
 
 def test_the_commands_have_headings() -> None:
