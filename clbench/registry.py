@@ -11,12 +11,11 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 import yaml
 
@@ -167,11 +166,12 @@ def method_facts(name: str, *attributes: str) -> tuple[Any, ...]:
         inherited = _stated("clbench.core", "method")["Method"]
         for stated in _stated("clbench.methods", name).values():
             known = {**inherited, **stated}
-            if stated.get("name") == name and known.keys() >= set(attributes):
-                return tuple(known[attribute] for attribute in attributes)
+            facts = tuple(known.get(attribute, _COMPUTED) for attribute in attributes)
+            if known["name"] == name and _COMPUTED not in facts:
+                return facts
     cls = method(name)
-    known = {"__doc__": inspect.getdoc(cls)}
-    return tuple(known.get(attribute, getattr(cls, attribute)) for attribute in attributes)
+    documented = {"__doc__": inspect.getdoc(cls)}
+    return tuple(documented.get(attribute, getattr(cls, attribute)) for attribute in attributes)
 
 
 def probe_names() -> list[str]:
@@ -328,10 +328,14 @@ def _own_names(kind: Kind) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__))
 
 
-def _stated(package: str, module: str) -> dict[str, dict[str, Any]]:
-    """What each class of a module says of itself: its docstring, and attributes that are literals.
+_COMPUTED: Final = object()
+"""Stands for an attribute of a class that is no literal, so that only the class knows it."""
 
-    Frozen sets of literals count as such.
+
+def _stated(package: str, module: str) -> dict[str, dict[str, Any]]:
+    """What each class of a module says of itself: its docstring and its attributes.
+
+    Those that are neither literals nor frozen sets of literals are `_COMPUTED`.
     """
     classes = {}
     for node in ast.parse((files(package) / f"{module}.py").read_text(encoding="utf-8")).body:
@@ -340,18 +344,20 @@ def _stated(package: str, module: str) -> dict[str, dict[str, Any]]:
         stated: dict[str, Any] = {"__doc__": ast.get_docstring(node)}
         for inner in node.body:
             if isinstance(inner, ast.AnnAssign) and isinstance(inner.target, ast.Name):
-                with suppress(ValueError):  # something that has to be computed
-                    stated[inner.target.id] = _literal(inner.value)
+                stated[inner.target.id] = _literal(inner.value)
+            elif isinstance(inner, ast.FunctionDef):
+                stated[inner.name] = _COMPUTED
         classes[node.name] = stated
     return classes
 
 
-def _literal(node: ast.expr | None) -> Any:
-    if node is None:
-        raise ValueError("no value")
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "frozenset":
-        return frozenset(*map(ast.literal_eval, node.args))
-    return ast.literal_eval(node)
+def _literal(node: Any) -> Any:
+    try:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "frozenset":
+            return frozenset(*map(ast.literal_eval, node.args))
+        return ast.literal_eval(node)
+    except ValueError:
+        return _COMPUTED
 
 
 def _find(kind: Kind, name: str) -> type:

@@ -32,6 +32,20 @@ def test_facts_of_a_method_are_those_of_its_class() -> None:
         assert read == expected
 
 
+def test_what_a_class_computes_is_asked_of_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the text of the file nor what `Method` says can tell it."""
+    read = registry._stated
+
+    def computed(package: str, module: str) -> dict[str, dict[str, object]]:
+        found = read(package, module)
+        if module == "nusa":
+            found["NuSA"]["title"] = registry._COMPUTED
+        return found
+
+    monkeypatch.setattr(registry, "_stated", computed)
+    assert registry.method_facts("nusa", "title", "needs") == ("NuSA-CL", frozenset())
+
+
 def test_a_plug_in_method_is_listed_and_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in(monkeypatch, "theirs", "clbench.methods.nusa:NuSA", "clbench.methods")
     assert "theirs" in registry.method_names()
