@@ -96,7 +96,7 @@ class ConsoleReport:
                 )
         for table in side_by_side(self.groups):
             yield Text(f"{table.title} (different benchmarks, side by side)", style="bold")
-            yield to_rich(side_by_side_grid(table))
+            yield _fitting(side_by_side_grid(table), options.max_width)
 
 
 def comparisons_console(comparisons: Iterable[Paired]) -> Group:
@@ -163,7 +163,7 @@ def published_list(method: str | None) -> Table:
 def to_rich(grid: Grid) -> Table:
     """A printed table for the terminal; columns of text wrap where space is short."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for i, (title, right) in enumerate(zip(grid.header, grid.numeric, strict=True)):
+    for i, (title, right) in enumerate(zip(grid.titles, grid.numeric, strict=True)):
         table.add_column(
             Text(title),
             justify="right" if right else "left",
@@ -186,27 +186,18 @@ def _fitting(grid: Grid, width: int) -> Table:
     while first or shown < len(grid.header):
         columns = [0]
         while shown < len(grid.header):
-            if len(columns) > 1 and _width(_part(grid, [*columns, shown])) > width:
+            if len(columns) > 1 and _width(grid.part([*columns, shown])) > width:
                 break
             columns.append(shown)
             shown += 1
-        table.add_row(to_rich(_part(grid, columns)))
+        table.add_row(to_rich(grid.part(columns)))
         first = False
     return table
 
 
-def _part(grid: Grid, columns: Sequence[int]) -> Grid:
-    """Some columns of a table."""
-    return Grid(
-        tuple(grid.header[i] for i in columns),
-        tuple(tuple(row[i] for i in columns) for row in grid.rows),
-        tuple(grid.numeric[i] for i in columns),
-    )
-
-
 def _widths(grid: Grid) -> list[int]:
     """The width of each column; columns of text may wrap at `_LABEL`."""
-    columns = zip(grid.header, *([cell.text for cell in row] for row in grid.rows), strict=True)
+    columns = zip(grid.titles, *([cell.text for cell in row] for row in grid.rows), strict=True)
     needed = [max(map(len, column)) for column in columns]
     return [
         width if right else min(width, _LABEL)

@@ -41,13 +41,29 @@ def _latex_rows(text: str) -> Rows:
     lines = [line for line in text.splitlines() if re.search(r"(?<!\\)&", line)]
     lines = [line for line in lines if not line.startswith("%")]
     cells = [re.split(r"(?<!\\)&", line.removesuffix(r"\\")) for line in lines]
-    return [[_plain(cell) for cell in row] for row in cells]
+    spanning = re.compile(r"\\multicolumn\{(\d+)\}\{c\}\{(.*)\}")
+    rows = []
+    for row in cells:
+        found = [spanning.fullmatch(cell.strip()) for cell in row]
+        pairs = zip(row, found, strict=True)
+        rows.append([(m[2], int(m[1])) if m else (cell, 1) for cell, m in pairs])
+    return [[_plain(cell) for cell in row] for row in _with_above(rows)]
 
 
 def read_html(text: str) -> Rows:
     reader = _Reader()
     reader.feed(text)
-    return reader.rows
+    return _with_above(reader.rows)
+
+
+def _with_above(rows: list[list[tuple[str, int]]]) -> Rows:
+    """Cells of rows of texts and numbers of columns; what is above titles is put before each."""
+    whole = [[text for text, count in row for _ in range(count)] for row in rows]
+    if all(count == 1 for _, count in rows[0]):
+        return whole
+    above, titles, *others = whole
+    joined = (" ".join(pair).split() for pair in zip(above, titles, strict=True))
+    return [[" ".join(words) for words in joined], *others]
 
 
 def without_sections(rows: Rows) -> Rows:
@@ -75,14 +91,14 @@ def _plain(cell: str) -> str:
 class _Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
-        self.rows: Rows = []
+        self.rows: list[list[tuple[str, int]]] = []
         self._open = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):
-            self.rows[-1].append("")
+            self.rows[-1].append(("", int(dict(attrs).get("colspan") or 1)))
             self._open = True
 
     def handle_endtag(self, tag: str) -> None:
@@ -90,4 +106,5 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open:
-            self.rows[-1][-1] += data
+            text, count = self.rows[-1][-1]
+            self.rows[-1][-1] = text + data, count

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,27 @@ def test_long_titles_of_numbers_stand_upright() -> None:
     (part,) = fitting_parts(grid)
     assert part.style.rotated
     assert to_latex(grid).count("\\rotatebox{90}{A rather long data set}") == 11
+
+
+def test_what_columns_share_stands_above_them_in_every_part() -> None:
+    (part,) = fitting_parts(shared := replace(table(6, 3), above=("", *["Order I"] * 6)))
+    assert part.grid == shared
+    lines = to_latex(shared).splitlines()
+    assert r" & \multicolumn{6}{c}{Order I} \\" in lines
+    assert r"\cmidrule(lr){2-7}" in lines
+    parts = fitting_parts(replace(table(24, 3), above=("", *["Order I"] * 12, *["Order II"] * 12)))
+    above = [heading for part in parts for heading in part.grid.above[1:]]
+    assert len(parts) > 1
+    assert above == ["Order I"] * 12 + ["Order II"] * 12
+
+
+def test_a_heading_wider_than_its_columns_takes_room() -> None:
+    plain = table(4, 3)
+    (narrow,) = fitting_parts(replace(plain, above=("", *["Order I"] * 4)))
+    heading = "One order of tasks, and all that need be said about how it came to be that one"
+    (wide,) = fitting_parts(replace(plain, above=("", *[heading] * 4)))
+    assert narrow.style == fitting_parts(plain)[0].style
+    assert wide.style.size.points < narrow.style.size.points
 
 
 def test_long_tables_go_on_below_the_title_of_their_block() -> None:

@@ -83,13 +83,9 @@ def _named_blocks(grid: Grid) -> Grid:
     titles = {i: row[0].text for i, row in enumerate(grid.rows) if row[0].text}
     if grid.header[0] or len(titles) == len(grid.rows) or grid.sections:
         return grid
-    return Grid(
-        grid.header[1:],
-        tuple(row[1:] for row in grid.rows),
-        grid.numeric[1:],
-        grid.rules | frozenset(titles) - {0},
-        titles,
-    )
+    columns = range(1, len(grid.header))
+    rules = grid.rules | frozenset(titles) - {0}
+    return replace(grid.part(columns), rules=rules, sections=titles)
 
 
 def _column_parts(grid: Grid) -> Iterator[tuple[Grid, Style, dict[int, float]]]:
@@ -99,7 +95,7 @@ def _column_parts(grid: Grid) -> Iterator[tuple[Grid, Style, dict[int, float]]]:
         yield next(whole, fits[0])
         return
     for columns in _split(grid):
-        part = _with_columns(grid, columns)
+        part = grid.part(columns)
         tried = ((style, _fit(part, style)) for style in STYLES)
         style, widths = next(
             ((style, widths) for style, widths in tried if widths is not None),
@@ -116,18 +112,9 @@ def _split(grid: Grid) -> list[list[int]]:
         counts = [size + (k < larger) for k in range(parts)]
         starts = [1 + sum(counts[:k]) for k in range(parts)]
         chosen = [[0, *range(s, s + n)] for s, n in zip(starts, counts, strict=True)]
-        if all(_fit(_with_columns(grid, columns), style) is not None for columns in chosen):
+        if all(_fit(grid.part(columns), style) is not None for columns in chosen):
             return chosen
     return [[0, j] for j in range(1, len(grid.header))] or [[0]]
-
-
-def _with_columns(grid: Grid, columns: Sequence[int]) -> Grid:
-    return replace(
-        grid,
-        header=tuple(grid.header[j] for j in columns),
-        rows=tuple(tuple(row[j] for j in columns) for row in grid.rows),
-        numeric=tuple(grid.numeric[j] for j in columns),
-    )
 
 
 def _fit(grid: Grid, style: Style) -> dict[int, float] | None:
@@ -167,7 +154,13 @@ def _natural(grid: Grid, style: Style) -> list[float]:
         for right, head, cell in zip(grid.numeric, heads, cells, strict=True)
     ]
     heads = [style.size.leading if up else head for up, head in zip(turned, heads, strict=True)]
-    return list(map(max, heads, cells))
+    widths, first = list(map(max, heads, cells)), 0
+    for text, count in grid.spans:
+        last = first + count - 1
+        below = sum(widths[first : last + 1]) + (count - 1) * style.gap
+        widths[last] += max(0.0, text_width(text, style.size) - below)
+        first += count
+    return widths
 
 
 def upright(grid: Grid, style: Style) -> frozenset[int]:
@@ -206,9 +199,9 @@ def _row_parts(grid: Grid, style: Style, widths: dict[int, float]) -> Iterator[G
 
 
 def head_height(grid: Grid, style: Style) -> float:
-    """Height of the column titles in points."""
+    """Height of the column titles in points, with what stands above them."""
     turned = [text_width(grid.header[j], style.size) for j in upright(grid, style)]
-    return max([style.size.leading, *turned])
+    return max([style.size.leading, *turned]) + style.size.leading * bool(grid.above)
 
 
 def _height(row: Sequence[Cell], style: Style, widths: dict[int, float]) -> float:

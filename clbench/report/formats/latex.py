@@ -49,7 +49,7 @@ def _part(part: Part) -> str:
     turned = upright(grid, style)
     head = [_head(title, j in turned) for j, title in enumerate(grid.header)]
     lines = [f"{{\\noindent{style.size.command}{gap}%", f"\\begin{{tabular}}{{{columns}}}"]
-    lines += ["\\toprule", _line(head), "\\midrule"]
+    lines += ["\\toprule", *_above(grid), _line(head), "\\midrule"]
     for i, row in enumerate(grid.rows):
         if i in grid.rules:
             lines.append("\\midrule")
@@ -58,6 +58,16 @@ def _part(part: Part) -> str:
             lines.append(f"\\multicolumn{{{len(row)}}}{{l}}{{{title}}} \\\\")
         lines.append(_line([_cell(cell, j, part) for j, cell in enumerate(row)]))
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}}"]) + "\n"
+
+
+def _above(grid: Grid) -> list[str]:
+    """What groups of columns share, each with a rule below it; no lines if none share anything."""
+    heads, rules, column = [], [], 1
+    for text, count in grid.spans:
+        heads.append(f"\\multicolumn{{{count}}}{{c}}{{{escape_latex(text)}}}" if text else "")
+        rules += [f"\\cmidrule(lr){{{column}-{column + count - 1}}}"] if text else []
+        column += count
+    return [_line(heads), "".join(rules)] if rules else []
 
 
 def _head(title: str, turned: bool) -> str:

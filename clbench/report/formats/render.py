@@ -14,7 +14,7 @@ _CSS = {BEST: "font-weight: bold", SECOND: "text-decoration: underline"}
 
 def to_markdown(grid: Grid) -> str:
     """A pipe table, aligned so that it reads well as plain text too."""
-    header = [escape_markdown(title) for title in grid.header]
+    header = [escape_markdown(title) for title in grid.titles]
     body = [[_markdown_cell(cell) for cell in row] for row in grid.rows]
     for i in sorted(grid.sections, reverse=True):
         title = f"*{escape_markdown(grid.sections[i])}*"
@@ -34,7 +34,8 @@ def to_html(grid: Grid) -> str:
     from pandas.io.formats.style import Styler
     from pandas.io.formats.style_render import CSSDict
 
-    columns = list(range(len(grid.header)))  # titles need not be unique
+    columns = range(len(grid.header))  # titles need not be unique
+    index = pd.MultiIndex.from_arrays([grid.above, columns]) if grid.above else pd.Index(columns)
     texts = [[cell.text for cell in row] for row in grid.rows]
     marks = [[_CSS.get(cell.mark, "") for cell in row] for row in grid.rows]
     for i in sorted(grid.sections, reverse=True):
@@ -47,11 +48,15 @@ def to_html(grid: Grid) -> str:
         if right
     ]
     # Cells are styled by their id, so that of a table must not be that of another on the page.
-    identity = hashlib.sha256(repr((grid.header, texts, marks)).encode()).hexdigest()[:8]
-    frame = pd.DataFrame(texts, columns=columns)
-    css = pd.DataFrame(marks, columns=columns)
+    identity = hashlib.sha256(repr((grid.titles, texts, marks)).encode()).hexdigest()[:8]
+    frame = pd.DataFrame(texts, columns=index)
+    css = pd.DataFrame(marks, columns=index)
     styler = Styler(frame, uuid=identity, cell_ids=False).hide(axis="index").format(escape="html")
-    styler = styler.format_index(lambda j: html.escape(grid.header[int(str(j))]), axis="columns")
+    if grid.above:
+        styles.append(CSSDict(selector="th[colspan]", props="text-align: center"))
+        styler = styler.format_index(lambda shared: html.escape(str(shared)), axis=1, level=0)
+    titles = [html.escape(title) for title in grid.header]
+    styler = styler.format_index(lambda j: titles[int(str(j))], axis=1, level=index.nlevels - 1)
     text: str = styler.apply(lambda _: css, axis=None).set_table_styles(styles).to_html()
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 

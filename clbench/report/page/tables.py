@@ -69,7 +69,7 @@ def page_table(document: TableDocument) -> PageTable:
     title = _TITLES.get(document.stem, document.title)
     return PageTable(
         title=title,
-        header=grid.header[first:],
+        header=grid.titles[first:],
         numeric=grid.numeric[first:],
         blocks=_blocks(grid, titles, first),
         mixed=not repeated,

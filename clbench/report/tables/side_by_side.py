@@ -77,19 +77,29 @@ def side_by_side(groups: Sequence[ComparableGroup]) -> list[SideBySide]:
 
 
 def side_by_side_grid(table: SideBySide) -> Grid:
-    """Print the table: best and second best of each column marked; the n of each group shown."""
+    """Print the table: best and second best of each column marked.
+
+    The n of each group is shown, once for all groups in which methods have the same.
+    """
     frame = table.table()
-    header = ["Method"]
+    seeds = frame.xs("n", axis="columns", level=1)
+    same = bool((seeds.nunique(axis="columns") == 1).all())
+    above, header = [""], ["Method"]
     columns = [[Cell(str(label)) for label in frame.index]]
+    if same:
+        above.append("")
+        header.append("n")
+        columns.append([Cell(f"{n:.0f}") for n in seeds.max(axis="columns")])
     for heading, group in zip(table.columns, table.groups, strict=True):
         summary = summary_table(group.results)
-        grid = summary_grid(summary, group.setting, ("n", *KEYS))
+        grid = summary_grid(summary, group.setting, KEYS if same else ("n", *KEYS))
         rows = dict(zip(summary.index, grid.rows, strict=True))
         for j, title in enumerate(grid.header[1:], start=1):
-            header.append(f"{heading} {title}")
+            above.append(heading)
+            header.append(title)
             columns.append([rows[m][j] if m in rows else Cell("") for m in frame.index])
     numeric = (False, *[True] * (len(header) - 1))
-    return Grid(tuple(header), tuple(zip(*columns, strict=True)), numeric)
+    return Grid(tuple(header), tuple(zip(*columns, strict=True)), numeric, above=tuple(above))
 
 
 def _side_by_side(members: Sequence[tuple[tuple[int, str], ComparableGroup]]) -> SideBySide:

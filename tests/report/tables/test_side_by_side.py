@@ -35,16 +35,21 @@ def test_orders_share_a_table(make_result: MakeResult) -> None:
     assert frame.loc["nusa", ("Order II", "transfer")] == pytest.approx(0.475)
     assert frame.loc["lora"].isna()["Order II"].all()
     grid = side_by_side_grid(table)
-    assert grid.header[:5] == (
-        "Method",
-        "Order I n",
-        "Order I Transfer",
-        "Order I Avg",
-        "Order I Last",
-    )
+    assert grid.header == ("Method", "n", *["Transfer", "Avg", "Last"] * 2)
+    assert grid.above == ("", "", *["Order I"] * 3, *["Order II"] * 3)
+    assert grid.titles[1:3] == ("n", "Order I Transfer")
     rows = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
-    assert rows["nusa"] == ["1", "47.5", "70.0", "80.0"] * 2
-    assert rows["lora"] == ["1", "37.5", "60.0", "70.0", "", "", "", ""]
+    assert rows["nusa"] == ["1", *["47.5", "70.0", "80.0"] * 2]
+    assert rows["lora"] == ["1", "37.5", "60.0", "70.0", "", "", ""]
+
+
+def test_each_group_has_its_number_of_seeds_where_they_differ(make_result: MakeResult) -> None:
+    orders = [make_result("nusa", seed, options={"order": "I"}) for seed in (0, 1)]
+    (table,) = tables([*orders, make_result("nusa", options={"order": "II"}, **TURNED)])
+    grid = side_by_side_grid(table)
+    assert grid.titles[1:6:4] == ("Order I n", "Order II n")
+    (row,) = (row for row in grid.rows if row[0].text == "nusa")
+    assert [row[j].text for j in (1, 5)] == ["2", "1"]
 
 
 def cil(make: MakeResult, steps: int, **changes: Any) -> RunResult:
@@ -62,8 +67,8 @@ def test_numbers_of_steps_share_a_table_in_their_order(make_result: MakeResult) 
     (table,) = tables([cil(make_result, k) for k in (20, 50, 10)])
     assert table.columns == ("10 steps", "20 steps", "50 steps")
     grid = side_by_side_grid(table)
-    assert [cell.text for cell in grid.rows[0]] == ["nusa", *["1", "85.0", "80.0"] * 3]
-    assert not any(title.endswith("Transfer") for title in grid.header)
+    assert [cell.text for cell in grid.rows[0]] == ["nusa", "1", *["85.0", "80.0"] * 3]
+    assert "Transfer" not in grid.header
 
 
 @pytest.mark.parametrize(
