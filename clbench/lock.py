@@ -19,7 +19,7 @@ from clbench.naming import titled, titles
 from clbench.report.search.read import FILE as TRIALS
 from clbench.report.search.write import search_texts
 from clbench.report.write import report_files
-from clbench.studies.make import MEASURED
+from clbench.studies.runs import MEASURED
 
 NAME = "SHA256SUMS"
 STUDIES = "studies"

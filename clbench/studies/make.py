@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 
@@ -18,10 +18,8 @@ from clbench.core.results.result import RESULTS, RunResult
 from clbench.launch.kept import Kept
 from clbench.launch.make import Grid, Wanted
 from clbench.launch.plan import Planned
-from clbench.studies.runs import Run, Runs
+from clbench.studies.runs import MEASURED, Run, Runs
 from clbench.studies.study import Study
-
-MEASURED: Final = "measured.json"
 
 
 @dataclass(frozen=True)

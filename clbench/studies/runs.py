@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from clbench.report.paired.statistics import (
     image_contributions,
     image_differences,
 )
+
+MEASURED: Final = "measured.json"
+"""Where a study keeps what it measured besides runs."""
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_lists_and_reports_are_made_without_loading_torch(tmp_path: Path) -> Non
         ("report", str(result)): "NuSA-CL",
     }
     code = (
-        "import sys; from clbench.cli.app import app; "
+        "import sys, clbench.lock, clbench.report.embed; from clbench.cli.app import app; "
         f"[app(list(command), standalone_mode=False) for command in {list(shown)!r}]; "
         "sys.exit('torch' in sys.modules)"
     )

@@ -10,11 +10,10 @@ import pytest
 from rich.console import Console
 
 from clbench.core.errors import ClbenchError
-from clbench.studies import make
 from clbench.studies.analysis import Table
 from clbench.studies.figures import Curve, Panel, draw_curves
 from clbench.studies.make import Made, Making, read_measured, read_study
-from clbench.studies.runs import Estimate, Runs
+from clbench.studies.runs import MEASURED, Estimate, Runs
 from clbench.studies.study import Study, StudyFile
 from clbench.studies.write import filled, page_text, write_study
 from tests.studies.made_up_runs import make_run
@@ -107,7 +106,7 @@ def test_measurements_are_made_once_and_anew_if_asked_or_if_what_they_depend_on_
     quick = Making(tmp_path / "runs", tmp_path / "out", quick=True)
     assert quick.make(study, QUIET).runs.measured == {"calls": 3}
     assert calls == [False, False, True]
-    kept = json.loads((tmp_path / "out" / make.MEASURED).read_text())
+    kept = json.loads((tmp_path / "out" / MEASURED).read_text())
     assert kept == {"basis": {"of": 1}, "found": {"calls": 2}}
     version["of"] = 2
     assert making.make(study, QUIET).runs.measured == {"calls": 4}
