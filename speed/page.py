@@ -33,6 +33,7 @@ def write_page(results: Path, page: Path) -> None:
         "reading": _reading,
         "equality": _equality,
         "mini": _mini,
+        "probes": _probes,
         "tasks": _tasks,
         "growth": _growth,
     }
@@ -336,6 +337,19 @@ def _mini(result: Result) -> str:
         "and graph; and its floating-point operations at the rate of a large matrix product, for "
         "which those of a model of width 128 are too small.\n\n"
         f"{table(head, rows)}\n{machine_line(result)}"
+    )
+
+
+def _probes(result: Result) -> str:
+    rows = [
+        [name, f"{statistics.median(seconds):.1f} s", f"{result['ratios'][name]:.2f}"]
+        for name, seconds in result["seconds"].items()
+    ]
+    return (
+        "## Probes\n\nWhat a row of the embedded benchmark costs: the test that every row has, of "
+        f"{result['images']} images, and beside it each [probe](probes.md) alone, what it does "
+        "before the task included. Together they cost less, because they share features.\n\n"
+        f"{table(['', 'a row', 'over the test'], rows)}\n{machine_line(result)}"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 
-from speed import ablations, decompositions, embedded, evaluation, growth, keep
+from speed import ablations, decompositions, embedded, evaluation, growth, keep, probing
 from speed.joined import joined_projections
 from speed.machine import (
     alone,
@@ -178,6 +178,11 @@ def mini(plan: Plan) -> dict[str, Any]:
     return {"seconds": times, "parts": embedded.parts(CALLS_OF_PARTS * plan.repeats, plan.device)}
 
 
+def probes(plan: Plan) -> dict[str, Any]:
+    """What probes cost, row by row of the embedded benchmark."""
+    return probing.of_a_row(plan.repeats, plan.device)
+
+
 def tasks(plan: Plan) -> dict[str, Any]:
     """How cost grows with tasks."""
     return {"rows": [growth.over_tasks(count, 3, plan.device) for count in plan.tasks]}
@@ -208,6 +213,7 @@ SECTIONS: dict[str, Callable[[Plan], dict[str, Any]]] = {
     "reading": reading,
     "help": command_line,
     "mini": mini,
+    "probes": probes,
     "tasks": tasks,
     "growth": growing,
 }

@@ -11,6 +11,7 @@ import open_clip
 import pytest
 import torch
 
+from clbench import registry
 from clbench.clip.layers.dropout import Kept
 from clbench.clip.model import CLIP
 from clbench.testing.toys import WordTokenizer
@@ -23,6 +24,7 @@ from speed import (
     machine,
     page,
     plain,
+    probing,
     sections,
     steps,
 )
@@ -225,7 +227,7 @@ def test_the_parts_of_an_embedded_run_are_its_own(monkeypatch):
 def test_every_section_goes_onto_the_page(tmp_path: Path):
     made_up = describe_quickly()
     for name, section in sections.SECTIONS.items():
-        if name in ("help", "mini", "reading"):
+        if name in ("help", "mini", "probes", "reading"):
             continue
         measured = {"measured": "now", "machine": made_up, **section(PLAN)}
         (tmp_path / f"{name}.json").write_text(json.dumps(measured))
@@ -235,11 +237,18 @@ def test_every_section_goes_onto_the_page(tmp_path: Path):
     parts = [{"part": "loading", "count": 1, "seconds": [5.0]}, step]
     embedded_run = {"seconds": [61.0, 70.4], "parts": parts, "measured": "now", "machine": made_up}
     (tmp_path / "mini.json").write_text(json.dumps(embedded_run))
+    row = probing.of_a_row(1, CPU, quick=True)
+    (tmp_path / "probes.json").write_text(
+        json.dumps({"measured": "now", "machine": made_up, **row})
+    )
     file = tmp_path / "speed.md"
     page.write_page(tmp_path, file)
     text = file.read_text()
     assert "| clbench --help | ≤ 1 s | 0.4 s | met |" in text
     assert "run after run: 61 s, 70 s." in text
+    assert re.search(r"^\| test \| \d+\.\d s \| 1\.00 \|$", text, re.MULTILINE)
+    for name in registry.probe_names():
+        assert re.search(rf"^\| {name} \| \d+\.\d s \|", text, re.MULTILINE), name
     assert "| together |  |  |  | 55.0 s | 45.0 s | 15.0 s |" in text
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     assert len(titles) == len(set(titles)) >= 10
