@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 MINI = "mini"
 """Architecture of the embedded CLIP, which knows nothing but what was rendered for it."""
 
+NOT_LOOKED_AT = {
+    "method", "train", "evaluation", "seed", "precision", "device", "workers", "compile",
+    "checkpoint_every", "devices", "deterministic", "logger", "probes",
+}  # fmt: skip
+"""Settings that change neither weights nor images; reference data have a key of their own."""
+
 
 def load_inputs(settings: RunSettings) -> tuple[CLIP, SequenceData]:
     """Load weights and data, or say about both at once what is missing."""
@@ -70,11 +76,10 @@ def require_inputs(
         ClbenchError: they changed, or cannot be looked at.
     """
     known = {} if known is None else known
-    names = ("backbone", "benchmark", "data_root", "cache_root", "quick")
     sources = None
     if result.data.reference_hashes:
         sources = reference_sources(result.method.needs, settings.method.params)
-    key = f"{settings.model_dump_json(include=set(names))} {sources}"
+    key = f"{settings.model_dump_json(exclude=NOT_LOOKED_AT)} {sources}"
     if key not in known:
         try:
             model, sequence = load_inputs(settings)

@@ -20,6 +20,8 @@ from clbench.core.errors import ClbenchError
 from clbench.core.results.result import RunResult
 from clbench.datamodules import folder as folders
 from clbench.engine.process.progress import QuietReporter
+from clbench.engine.rundir.provenance import Inputs
+from clbench.inputs import require_inputs
 from tests.engine.rundir.test_resuming import Kill, Killed
 from tests.small_runs import run_small, write_tasks
 
@@ -170,6 +172,16 @@ def test_reference_data_that_changed_are_noticed(place: Path, sources: dict[str,
     complete.model_copy(update={"data": older}).save(complete.path / "result.json")
     assert again().data.reference_hashes == {}
     assert notes.texts.pop().startswith("already complete")
+
+
+def test_runs_of_fewer_tasks_are_no_measure_for_the_others(place: Path) -> None:
+    results = [run(place, first_tasks=count) for count in (1, None)]
+    known: dict[str, Inputs] = {}
+    for result in (*results, *reversed(results)):
+        assert result.path is not None
+        settings, _ = config.revive(result.config)
+        require_inputs(settings, result, result.path, known=known)
+    assert [list(one.benchmark.tasks) for one in results] == [["task0"], ["task0", "task1"]]
 
 
 def test_a_smoke_run_is_not_handed_out_either(place: Path) -> None:

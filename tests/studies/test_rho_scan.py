@@ -40,6 +40,7 @@ def test_the_answer_can_compare_with_the_papers_share(runs: Runs) -> None:
     assert found["last 2 r16 0.8"] == "0.0 [0.0, 0.0]"
     assert found["Δlast all r16 0.8"] == "-100.0 [-100.0, -100.0]"
     assert found["Δlast 2 r16 0.95"] == "0.0 [0.0, 0.0]"
+    assert found["gain last 2 r16 0.8"] == "-100.0 [-100.0, -100.0]"
 
 
 def test_the_figure_has_a_panel_per_metric_and_length(runs: Runs) -> None:
