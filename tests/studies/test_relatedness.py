@@ -75,6 +75,7 @@ def test_means_by_kind_and_what_separates_them(runs: Runs) -> None:
     assert found["Δforgetting nusa-finetune halves"] == "-45.0 [-45.0, -45.0]"
     assert found["cosine halves"] == "0.90"
     assert found["added nusa halves"] == "5.00 [5.00, 5.00]"
+    assert found["room before"] == "40.00"
     assert found["forgetting nusa latin-1of2 greek-1of2"] == "0.0 [0.0, 0.0]"
 
 
