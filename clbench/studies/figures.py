@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from clbench.report.figures.style import (
@@ -100,12 +101,21 @@ def draw_curves(panels: Sequence[Panel], level: str = "zero-shot", columns: int 
             ax.minorticks_off()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()
-    handles: list[Any] = [style.handle() for style in styles.values()]
+    joined = {curve.name for panel in panels for curve in panel.curves if curve.joined}
+    handles = [_handle(style, joined=name in joined) for name, style in styles.items()]
     if any(panel.level is not None for panel in panels):
         handles.append(Axes.axhline(axes[0], math.nan, **REFERENCE_LINE))
         names.append(level)
     add_legend(figure, handles, names)
     return figure
+
+
+def _handle(style: LineStyle, *, joined: bool) -> Line2D:
+    """What stands for a curve in the legend."""
+    handle = style.handle()
+    if not joined:
+        handle.set_linestyle("none")
+    return handle
 
 
 def draw_dots(
