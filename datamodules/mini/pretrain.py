@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -284,7 +284,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoints", type=Path, help="folder to keep them in")
     options = parser.parse_args()
-    recipe = Recipe(options.steps, min(options.mixed_steps, options.steps), options.wild_share)
+    recipe = replace(
+        defaults,
+        steps=options.steps,
+        mixed_steps=min(options.mixed_steps, options.steps),
+        wild_share=options.wild_share,
+    )
     if options.share is not None:
         if not 0 < options.share <= 1:
             parser.error(f"--share {options.share}: a share lies between 0 and 1")

@@ -1,6 +1,7 @@
 """Pretraining of a part of the length: a complete schedule, and weights under a lasting name."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,29 @@ def test_weights_are_made_kept_in_the_cache_and_found_there(
     )
     assert made.fingerprint() != whole.fingerprint()
     assert torch.isfinite(made.encode_text(made.tokenize(["a picture of a star."]))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "recipe"),
+    [
+        (["--share", "0.1"], Recipe().shortened(0.1)),
+        (["--share", "1"], Recipe()),
+        (["--steps", "400"], Recipe(steps=400, mixed_steps=400)),
+        (["--mixed-steps", "7", "--wild-share", "0.5"], Recipe(mixed_steps=7, wild_share=0.5)),
+    ],
+)
+def test_the_command_line_makes_the_weights_of_the_recipe(
+    options: list[str], recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[Recipe, Path]] = []
+    monkeypatch.setenv("CLBENCH_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(pretrain, "make_weights", lambda recipe, out, _: made.append((recipe, out)))
+    out = [] if "--share" in options else ["--out", str(tmp_path / "weights")]
+    monkeypatch.setattr(sys, "argv", ["pretrain", *options, *out])
+    pretrain.main()
+    expected = tmp_path / "weights" if out else cached_file(recipe.weights)
+    assert made == [(recipe, expected)]
 
 
 class InThisProcess:
