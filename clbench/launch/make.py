@@ -110,6 +110,7 @@ class Grid:
         console: Console,
         *,
         fresh: bool = False,
+        probed: bool = False,
         quiet: bool = False,
         ended: Ended | None = None,
     ) -> Made:
@@ -118,6 +119,7 @@ class Grid:
         Args:
             console: where progress is shown.
             fresh: start all runs anew and put earlier ones aside.
+            probed: do so with complete runs that lack a probe that is asked for.
             quiet: show no progress.
             ended: is told of every run that is complete or has diverged, as soon as it is known.
 
@@ -130,8 +132,9 @@ class Grid:
                 "compare and sweep start the processes of their runs themselves: start them once, "
                 "without torchrun or srun"
             )
-        if fresh:
-            self._put_aside(SafeConsole(quiet=True) if quiet else console)
+        if fresh or probed:
+            cells = self.cells if fresh else self._unprobed()
+            self._put_aside(cells, SafeConsole(quiet=True) if quiet else console)
         ended = ended or (lambda settings, outcome: None)
         states = self._states()
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
@@ -166,7 +169,7 @@ class Grid:
         if not isinstance(self.launcher, Slurm):
             raise ClbenchError("--detach works with --launcher slurm: other runs need their driver")
         if fresh:
-            self._put_aside(SafeConsole(stderr=True))
+            self._put_aside(self.cells, SafeConsole(stderr=True))
         queue, states = self.launcher.queue(), self._states()
         left = [
             as_begun(cell)
@@ -229,8 +232,18 @@ class Grid:
                 line = f"{count} of {len(cells)} runs: {text}"
                 print_line(console, line)
 
-    def _put_aside(self, console: Console) -> None:
-        for cell in self.cells:
+    def _unprobed(self) -> list[Cell]:
+        """Complete runs that lack a probe that is asked for."""
+        states = self._states()
+        complete = [cell for cell in self.cells if states[cell.key] == COMPLETE]
+        return [
+            cell
+            for cell in complete
+            if unmeasured(self._planned[cell.key][0], RunResult.load(cell.path)) is not None
+        ]
+
+    def _put_aside(self, cells: Sequence[Cell], console: Console) -> None:
+        for cell in cells:
             path = RunDirectory(cell.path, self.runs_dir).put_aside()
             if path is not None:
                 text = f"the earlier run is now in {path}"

@@ -68,6 +68,8 @@ class Making:
     def make(self, study: Study, console: Console, *, quiet: bool = False) -> Made:
         """Make what is missing, keep every result, and read all of them.
 
+        Runs that are complete but lack a probe of the study are made anew.
+
         Args:
             study: which.
             console: where progress is shown.
@@ -84,7 +86,7 @@ class Making:
         if left:
             grid = Grid(left, self.runs_dir, self.wanted)
             keep = partial(Kept(self.out / RESULTS).keep, self.runs_dir)
-            made = grid.make(console, fresh=self.fresh, quiet=quiet, ended=keep)
+            made = grid.make(console, fresh=self.fresh, probed=True, quiet=quiet, ended=keep)
             if made.problems:
                 raise ClbenchError("\n".join(made.problems))
         measured = self._measure(study, console, quiet)

@@ -49,7 +49,9 @@ def runs(quick_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return Path(shutil.copytree(quick_runs, tmp_path / "runs"))
 
 
-def told(runs: Path, text: Mapping[str, Any]) -> list[tuple[str, int, Outcome]]:
+def told(
+    runs: Path, text: Mapping[str, Any], *, probed: bool = False
+) -> list[tuple[str, int, Outcome]]:
     """What a grid tells of its runs."""
     found: list[tuple[str, int, Outcome]] = []
 
@@ -57,7 +59,7 @@ def told(runs: Path, text: Mapping[str, Any]) -> list[tuple[str, int, Outcome]]:
         found.append((settings.method.name, settings.seed, outcome))
 
     planned = sweep({"benchmarks": ["mini"], **text}, quick=True)
-    Grid(planned, runs, Wanted("ends")).make(Console(quiet=True), ended=ended)
+    Grid(planned, runs, Wanted("ends")).make(Console(quiet=True), probed=probed, ended=ended)
     return found
 
 
@@ -79,3 +81,14 @@ def test_what_was_complete_before_is_told_first(runs: Path) -> None:
         ("zeroshot", 0, Outcome.DONE),
         ("finetune", 2, Outcome.DONE),
     ]
+
+
+def test_complete_runs_without_a_probe_are_made_anew_where_that_is_wanted(runs: Path) -> None:
+    (run,) = (runs / "mini/zeroshot").iterdir()
+    text = {"methods": ["zeroshot"], "seeds": [0], "probes": ["gap"]}
+    assert told(runs, text) == [("zeroshot", 0, Outcome.DONE)]
+    assert told(runs, text | {"probes": []}, probed=True) == [("zeroshot", 0, Outcome.DONE)]
+    assert (run / "result.json").is_file()
+    assert told(runs, text, probed=True) == [("zeroshot", 0, OUTCOMES[0])]
+    assert not (run / "result.json").exists()
+    assert [path.name for path in (runs / "mini").rglob("result.json") if run.name in str(path)]
