@@ -82,7 +82,7 @@ def side_by_side_grid(table: SideBySide) -> Grid:
     The n of each group is shown, once for all groups in which methods have the same.
     """
     frame = table.table()
-    seeds = frame.xs("n", axis="columns", level=1)
+    seeds = pd.DataFrame(frame.xs("n", axis="columns", level=1))
     same = bool((seeds.nunique(axis="columns") == 1).all())
     above, header = [""], ["Method"]
     columns = [[Cell(str(label)) for label in frame.index]]
