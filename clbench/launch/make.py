@@ -132,11 +132,15 @@ class Grid:
                 "compare and sweep start the processes of their runs themselves: start them once, "
                 "without torchrun or srun"
             )
-        if fresh or probed:
-            cells = self.cells if fresh else self._unprobed()
-            self._put_aside(cells, SafeConsole(quiet=True) if quiet else console)
+        told = SafeConsole(quiet=True) if quiet else console
+        if fresh:
+            self._put_aside(self.cells, told)
         ended = ended or (lambda settings, outcome: None)
         states = self._states()
+        if probed:
+            unprobed = [c for c in self.cells if states[c.key] == COMPLETE and self._lacks(c)]
+            self._put_aside(unprobed, told)
+            states |= dict.fromkeys((cell.key for cell in unprobed), MISSING)
         left = [cell for cell in self.cells if self._to_do(cell, states[cell.key])]
         failures = [
             Failure(cell, Outcome.MISTAKE, "", (states[cell.key],), self.records.log(cell))
@@ -232,15 +236,9 @@ class Grid:
                 line = f"{count} of {len(cells)} runs: {text}"
                 print_line(console, line)
 
-    def _unprobed(self) -> list[Cell]:
-        """Complete runs that lack a probe that is asked for."""
-        states = self._states()
-        complete = [cell for cell in self.cells if states[cell.key] == COMPLETE]
-        return [
-            cell
-            for cell in complete
-            if unmeasured(self._planned[cell.key][0], RunResult.load(cell.path)) is not None
-        ]
+    def _lacks(self, cell: Cell) -> bool:
+        """Whether a complete run lacks a probe that is asked for."""
+        return unmeasured(self._planned[cell.key][0], RunResult.load(cell.path)) is not None
 
     def _put_aside(self, cells: Sequence[Cell], console: Console) -> None:
         for cell in cells:
