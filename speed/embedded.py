@@ -35,12 +35,7 @@ def parts(calls: int, device: torch.device) -> list[dict[str, Any]]:
     PyTorch that the part comes down to, called one after the other: no modules, no graph, no
     optimizer's bookkeeping.
     """
-    settings, method_class = resolve("nusa", "mini")
-    model = load_clip(settings.backbone).to(device)
-    sequence = build_sequence(settings, model.image_size)
-    method = method_class(**settings.method.params)
-    method.prepare(model)
-    method.to(device)
+    settings, method, sequence = prepared(*resolve("nusa", "mini"), device)
     rate = matrix_rate(device, torch.float32)
     count = len(sequence.benchmark)
     steps = sum(
@@ -56,13 +51,23 @@ def parts(calls: int, device: torch.device) -> list[dict[str, Any]]:
         step = _measure(_training(method, settings, sequence, task), calls, rate, device)
         method.eval()
         method.end_task(task, None)  # type: ignore[arg-type]
-        row = _measure(_testing(method, settings, sequence), calls, rate, device)
+        row = _measure(testing(method, settings, sequence, 0), calls, rate, device)
     rows = [
         {"part": train, "count": steps, **step},
         {"part": test, "count": count * (count + 1), **row},
     ]
     (loading,) = alternate([_load_modules], 3, device)
     return [{"part": "loading modules", "count": 1, "seconds": loading}, *rows]
+
+
+def prepared(
+    settings: RunSettings, method_class: type[Method], device: torch.device
+) -> tuple[RunSettings, Method, SequenceData]:
+    """The settings, their method on its backbone, and the tasks."""
+    model = load_clip(settings.backbone).to(device)
+    method = method_class(**settings.method.params)
+    method.prepare(model)
+    return settings, method.to(device), build_sequence(settings, model.image_size)
 
 
 def _training(
@@ -77,10 +82,12 @@ def _training(
     return training_step(method, lambda: method.loss(batch), settings.train.lr_for(task.name))
 
 
-def _testing(method: Method, settings: RunSettings, sequence: SequenceData) -> Callable[[], object]:
-    """A test of one task by a model that has just been trained."""
-    loader = list(sequence.test_loader(0, batch_size=settings.evaluation.batch_size))
-    classes = sequence.benchmark.candidates(0, 0)
+def testing(
+    method: Method, settings: RunSettings, sequence: SequenceData, index: int
+) -> Callable[[], object]:
+    """A test of one task by a model that has just been trained; its images are in memory."""
+    loader = list(sequence.test_loader(index, batch_size=settings.evaluation.batch_size))
+    classes = sequence.benchmark.candidates(index, 0)
     assert classes is not None
 
     @torch.inference_mode()
